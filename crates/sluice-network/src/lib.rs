@@ -1,0 +1,3 @@
+//! Pod network: veth, addresses, routes, VXLAN, masquerade, services.
+
+pub mod netns;
