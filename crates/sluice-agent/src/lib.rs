@@ -1,0 +1,1 @@
+//! The node agent: watch, compute, program, report.

@@ -1,0 +1,1 @@
+//! Exact questions on a snapshot of the objects.

@@ -1,0 +1,1 @@
+//! A Kubernetes API or files, read as object deltas.

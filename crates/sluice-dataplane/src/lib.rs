@@ -1,0 +1,1 @@
+//! The plan in the kernel: nftables, conntrack revocation, read-back.

@@ -1,0 +1,1 @@
+//! Object deltas to plan deltas.

@@ -1,0 +1,1 @@
+//! The API objects as people write them, converted to the model.

@@ -1,0 +1,24 @@
+//! The policy law as plain data, and the reference evaluator.
+//!
+//! ```text
+//!   ObjectDelta ──► World (the objects as they stand) ──► decide(world, flow) ──► Decision {verdict, legs, trace}
+//! ```
+//!
+//! Everything that Sluice concludes about a connection can be traced to this crate. It holds the objects that policy
+//! can see ([`object`]), policies as ordered rules ([`rule`]), the set of them at one moment ([`World`]) and
+//! [`decide`], which is written to be read beside docs/semantics.md: no index, no cache, no cleverness. The engine
+//! computes the same answers fast and is tested against it.
+//!
+//! Invariants: no IO, no clock, no Kubernetes types; maps are ordered, so every iteration is deterministic; both
+//! address families and tiers are in every type.
+#![forbid(unsafe_code)]
+
+mod decide;
+pub mod object;
+pub mod rule;
+mod world;
+
+pub use decide::*;
+pub use object::*;
+pub use rule::*;
+pub use world::{ObjectDelta, World};

@@ -1,0 +1,1 @@
+//! The compiled plan, its deltas, text form and simulator.

@@ -1,0 +1,1 @@
+//! Probes, positive controls, evidence.

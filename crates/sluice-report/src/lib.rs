@@ -1,0 +1,1 @@
+//! Typed results that people and programs read.

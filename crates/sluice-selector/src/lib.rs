@@ -1,0 +1,1 @@
+//! Calico selectors and Kubernetes label selectors.

@@ -1,0 +1,1 @@
+//! Fixtures, random worlds and packet probes for tests.

@@ -1,0 +1,2 @@
+//! The `sluice` binary: arguments in, rendering out.
+fn main() {}
