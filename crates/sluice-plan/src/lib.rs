@@ -1,1 +1,25 @@
-//! The compiled plan, its deltas, text form and simulator.
+//! The Plan: policy compiled to classes, and nothing of any backend.
+//!
+//! ```text
+//!   address ──► class ─────────────┐
+//!                                  ▼
+//!   endpoint ──► subject ──► leg: class ──► port function ──► verdict and its cause
+//! ```
+//!
+//! Every address in the world falls into exactly one **peer class**: pod addresses by [`Plan::hosts`], all others by
+//! [`Plan::ranges`]. Every local address of an endpoint has one **subject**: for each direction a total function from
+//! class to [`PortFunction`]. Equal port functions and equal subjects are shared. A Plan knows no sets, chains or maps: those
+//! are a backend's choice. [`Plan::judge`] is the simulator; [`PlanDelta`] is what travels to backends.
+//!
+//! Invariants ([`Plan::check`]): ranges are disjoint and cover both families; a class has addresses of one family only;
+//! each leg has a function for each class; every id that is used is defined and every function that is defined is used.
+#![forbid(unsafe_code)]
+
+mod delta;
+mod function;
+mod plan;
+mod text;
+
+pub use delta::{Changes, PlanDelta};
+pub use function::{Cause, Outcome, PortFunction, Row, TransportMatch, Verdict};
+pub use plan::{ClassId, Endpoint, FunctionId, Judgement, Leg, Plan, Revisions, Subject, SubjectId, TierStage};
