@@ -13,3 +13,4 @@
 pub mod resource;
 pub mod runtime;
 pub mod status;
+pub mod patch;
