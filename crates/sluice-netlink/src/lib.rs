@@ -1,0 +1,3 @@
+//! Netlink sockets and codecs: route, nftables, conntrack.
+
+pub mod nft;
