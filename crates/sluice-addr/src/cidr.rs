@@ -36,7 +36,11 @@ impl Cidr {
         };
         let family = Family::of(address);
         if prefix > family.bits() {
-            return Err(AddrError::Prefix { text: written(), version: family.version(), limit: family.bits() });
+            return Err(AddrError::Prefix {
+                text: written(),
+                version: family.version(),
+                limit: family.bits(),
+            });
         }
         let base = match address {
             IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() & v4_mask(prefix))),
@@ -196,7 +200,10 @@ mod tests {
                 Err(r#"invalid CIDR "10.0.0.0/33": the prefix of an IPv4 address is at most 32"#),
             ),
             ("fd00::/129", Err(r#"invalid CIDR "fd00::/129": the prefix of an IPv6 address is at most 128"#)),
-            ("::ffff:1.2.3.4/129", Err(r#"invalid CIDR "::ffff:1.2.3.4/129": the prefix of an IPv6 address is at most 128"#)),
+            (
+                "::ffff:1.2.3.4/129",
+                Err(r#"invalid CIDR "::ffff:1.2.3.4/129": the prefix of an IPv6 address is at most 128"#),
+            ),
             ("10.0.0.0", Err(r#"invalid CIDR "10.0.0.0""#)),
             ("10.0.0.0/", Err(r#"invalid CIDR "10.0.0.0/""#)),
             ("10.0.0.0/-1", Err(r#"invalid CIDR "10.0.0.0/-1""#)),
