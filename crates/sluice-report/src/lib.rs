@@ -1,1 +1,25 @@
 //! Typed results that people and programs read.
+//!
+//! ```text
+//!   kinds, engine, analysis, dataplane ──► Finding, ClaimResult, Reachability, … ──► tables, JSON, status, UI
+//! ```
+//!
+//! Every sentence that a user sees about an object or a connection is carried by a type of this crate, so that command line,
+//! API warnings, status objects and the UI say the same. The registry of finding codes ([`Code`]) and of object states
+//! ([`State`]) stands here and nowhere else.
+//!
+//! Invariants: this crate computes no verdict; its JSON form is stable (`sluice.dev/v1alpha1`).
+#![forbid(unsafe_code)]
+
+mod answer;
+mod claim;
+mod finding;
+mod status;
+
+pub use answer::{AllowedPorts, EvalAnswer, FlowQuestion, LegAnswer, ReachRow, Reachability, Verdict};
+pub use claim::{ClaimReport, ClaimResult, ClaimState, Observation, Probe, Truths, Witness};
+pub use finding::{Code, Finding, Severity};
+pub use status::{NodePolicyState, NotProgrammed, State};
+
+/// `apiVersion` of every object that this crate writes.
+pub const API_VERSION: &str = "sluice.dev/v1alpha1";

@@ -1,0 +1,139 @@
+//! Answers to questions about connections.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to "is this connection allowed?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Both legs allow it.
+    Allow,
+    /// A leg denies it.
+    Deny,
+    /// No leg denies it and one depends on a fact that is not known.
+    Undecided,
+}
+
+impl Verdict {
+    /// The word shown to people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Allow => "Allowed",
+            Verdict::Deny => "Denied",
+            Verdict::Undecided => "Undecided",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// One question of `sluice eval`. `from` and `to` are `namespace/pod` or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FlowQuestion {
+    /// Repeated in the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<serde_json::Value>,
+    /// The source.
+    pub from: String,
+    /// The destination.
+    pub to: String,
+    /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6` or a number.
+    pub protocol: String,
+    /// The destination port, for protocols that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The source port; any high port if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// The ICMP type; echo request if absent.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_: Option<u8>,
+    /// The ICMP code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+}
+
+/// One leg of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LegAnswer {
+    /// The leg's verdict.
+    pub verdict: Verdict,
+    /// Why, as one sentence.
+    pub reason: String,
+    /// The rule that decided, if one did: `NetworkPolicy web/allow spec.ingress[0]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Where the rule was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+}
+
+/// The answer to one question. A leg is absent where that end is no pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvalAnswer {
+    /// The question's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<serde_json::Value>,
+    /// Both legs together.
+    pub verdict: Verdict,
+    /// At the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<LegAnswer>,
+    /// At the destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<LegAnswer>,
+    /// What would have to be known, if undecided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
+
+/// Ports of one protocol that are allowed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AllowedPorts {
+    /// `TCP`, `ICMP`, a number, or `other` for every protocol that no row names.
+    pub protocol: String,
+    /// Inclusive ranges; absent for protocols without ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<(u16, u16)>,
+}
+
+/// One pair of ends and what is allowed between them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachRow {
+    /// `namespace/pod`, a node, or a range of outside addresses.
+    pub from: String,
+    /// As `from`.
+    pub to: String,
+    /// `IPv4` or `IPv6`.
+    pub family: String,
+    /// What is allowed; empty = nothing.
+    pub allowed: Vec<AllowedPorts>,
+    /// What is not known.
+    pub undecided: Vec<String>,
+}
+
+/// Who can reach whom on what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reachability {
+    /// Always `sluice.dev/v1alpha1`.
+    pub api_version: String,
+    /// Always `Reachability`.
+    pub kind: String,
+    /// The rows, ordered by ends.
+    pub rows: Vec<ReachRow>,
+}
+
+impl Reachability {
+    /// The typed object around `rows`.
+    pub fn new(rows: Vec<ReachRow>) -> Self {
+        Reachability { api_version: crate::API_VERSION.into(), kind: "Reachability".into(), rows }
+    }
+}
