@@ -27,21 +27,16 @@ impl Cidr {
     /// The block of `prefix` bits that holds `address`; host bits are masked off.
     pub fn new(address: IpAddr, prefix: u8) -> Result<Self, AddrError> {
         let written = || format!("{address}/{prefix}");
-        let (address, prefix) = match (address, canonical_ip(address)) {
-            (IpAddr::V6(_), IpAddr::V4(mapped)) if prefix <= 128 => {
-                let prefix = prefix.checked_sub(96).ok_or_else(|| AddrError::MappedPrefix(written()))?;
-                (IpAddr::V4(mapped), prefix)
-            }
-            (address, _) => (address, prefix),
-        };
-        let family = Family::of(address);
-        if prefix > family.bits() {
-            return Err(AddrError::Prefix {
-                text: written(),
-                version: family.version(),
-                limit: family.bits(),
-            });
+        let (version, limit) = if address.is_ipv4() { (4, 32) } else { (6, 128) };
+        if prefix > limit {
+            return Err(AddrError::Prefix { text: written(), version, limit });
         }
+        let (address, prefix) = match (address, canonical_ip(address)) {
+            (IpAddr::V6(_), mapped @ IpAddr::V4(_)) => {
+                (mapped, prefix.checked_sub(96).ok_or_else(|| AddrError::MappedPrefix(written()))?)
+            }
+            _ => (address, prefix),
+        };
         let base = match address {
             IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() & v4_mask(prefix))),
             IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & v6_mask(prefix))),

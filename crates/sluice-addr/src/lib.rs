@@ -12,6 +12,8 @@
 //!
 //! Start at [`Cidr`] and [`AddrSet`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod addr_set;
 mod bitset;
 mod cidr;
