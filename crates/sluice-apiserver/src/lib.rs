@@ -10,7 +10,12 @@
 //! `resourceVersion` grows for ever; every error is a [`status::Status`]; nothing here knows what a policy
 //! means beyond validation. Entry type: [`Api`], a cloneable service; [`Server`] puts it behind TLS.
 
+pub mod admission;
+pub mod patch;
 pub mod resource;
 pub mod runtime;
+pub mod selector;
 pub mod status;
-pub mod patch;
+pub mod store;
+mod time;
+pub mod table;
