@@ -68,12 +68,20 @@ pub struct WriteRules {
 impl ResourceType {
     /// `v1` or `group/version`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `pods` or `networkpolicies.networking.k8s.io`, as error messages name the resource.
     pub fn group_resource(&self) -> String {
-        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.to_string()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// `Pod` or `NetworkPolicy.networking.k8s.io`, as validation errors name the kind.
@@ -122,7 +130,8 @@ const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
-const STATUS: Subresource = Subresource { name: "status", response: None, verbs: &["get", "patch", "update"] };
+const STATUS: Subresource =
+    Subresource { name: "status", response: None, verbs: &["get", "patch", "update"] };
 const EXEC_VERBS: &[&str] = &["create", "get"];
 
 const BUILTIN: WriteRules = WriteRules {
@@ -212,10 +221,7 @@ static RESOURCES: &[ResourceType] = &[
         short_names: &["ns"],
         namespaced: false,
         verbs: NO_COLLECTION,
-        subresources: &[
-            Subresource { name: "finalize", response: None, verbs: &["update"] },
-            STATUS,
-        ],
+        subresources: &[Subresource { name: "finalize", response: None, verbs: &["update"] }, STATUS],
         field_selectors: &["status.phase"],
         writes: WriteRules { delete_returns_object: true, ..BUILTIN },
         ..BASE

@@ -168,10 +168,13 @@ impl Status {
     /// 422 with one cause per field error; `kind` and `group` name the object's kind.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Status {
         let what = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
-        let list = causes
-            .iter()
-            .map(|c| if c.field.is_empty() { c.message.clone() } else { format!("{}: {}", c.field, c.message) })
-            .collect::<Vec<_>>();
+        let list =
+            causes
+                .iter()
+                .map(|c| {
+                    if c.field.is_empty() { c.message.clone() } else { format!("{}: {}", c.field, c.message) }
+                })
+                .collect::<Vec<_>>();
         let list = if list.len() == 1 { list[0].clone() } else { format!("[{}]", list.join(", ")) };
         let mut s = Status::error(
             StatusCode::UNPROCESSABLE_ENTITY,

@@ -1,0 +1,2 @@
+//! Defaults and validation.
+pub(crate) mod names;
