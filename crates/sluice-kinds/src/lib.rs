@@ -1,1 +1,20 @@
 //! The API objects as people write them, converted to the model.
+//!
+//! ```text
+//!   text ──read_documents──▶ Document {value, lines} ──load──▶ LoadedObject {kind, key, value, lines}
+//!                     default, validate, unknown_fields ◀──┤
+//!                                                          └──to_model──▶ Converted {object, findings}
+//! ```
+//!
+//! The only crate that names k8s-openapi. Invariants: no IO beyond reading given text; no input panics, and none uses
+//! memory beyond a small multiple of its size; what cannot be read fails closed in the smallest part that holds it
+//! (semantics 7.3) and leaves a finding; the meaning of an object does not depend on whether it was defaulted before.
+//!
+//! Start at [`load`] and [`to_model`].
+#![forbid(unsafe_code)]
+
+mod error;
+mod read;
+
+pub use error::LoadError;
+pub use read::{Document, Limits, Lines, read_documents, read_json, read_one};
