@@ -1,0 +1,83 @@
+//! The resources that policy is computed from.
+
+use kube::api::ApiResource;
+use sluice_model::Kind;
+
+/// A resource of the API, and the model's kind that it becomes.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Resource {
+    /// The API group, `""` for core.
+    pub group: &'static str,
+    /// The version.
+    pub version: &'static str,
+    /// The kind as written.
+    pub kind: &'static str,
+    /// The plural, as in URLs.
+    pub plural: &'static str,
+    /// The kind in the model.
+    pub model: Kind,
+}
+
+impl Resource {
+    /// `networkpolicies.networking.k8s.io`, the name under which revisions are reported.
+    pub fn full_name(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// `networking.k8s.io/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+}
+
+macro_rules! resources {
+    ($($group:literal $version:literal $kind:literal $plural:literal $model:ident;)*) => {
+        &[$(Resource { group: $group, version: $version, kind: $kind, plural: $plural, model: Kind::$model },)*]
+    };
+}
+
+/// Everything that an agent watches, in the order of dependence.
+pub const RESOURCES: &[Resource] = resources! {
+    "" "v1" "Namespace" "namespaces" Namespace;
+    "" "v1" "Node" "nodes" Node;
+    "" "v1" "ServiceAccount" "serviceaccounts" ServiceAccount;
+    "projectcalico.org" "v3" "Tier" "tiers" Tier;
+    "projectcalico.org" "v3" "GlobalNetworkSet" "globalnetworksets" GlobalNetworkSet;
+    "projectcalico.org" "v3" "NetworkSet" "networksets" NetworkSet;
+    "" "v1" "Service" "services" Service;
+    "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" EndpointSlice;
+    "" "v1" "Pod" "pods" Pod;
+    "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies" KubernetesNetworkPolicy;
+    "projectcalico.org" "v3" "NetworkPolicy" "networkpolicies" NetworkPolicy;
+    "projectcalico.org" "v3" "GlobalNetworkPolicy" "globalnetworkpolicies" GlobalNetworkPolicy;
+};
+
+/// The kinds whose objects are policies.
+pub const POLICY_RESOURCES: [Kind; 3] =
+    [Kind::KubernetesNetworkPolicy, Kind::NetworkPolicy, Kind::GlobalNetworkPolicy];
+
+/// The resource of a kind in the model, if agents watch it.
+pub fn resource_of(kind: Kind) -> Option<&'static Resource> {
+    RESOURCES.iter().find(|r| r.model == kind)
+}
+
+/// A resource as kube-rs names it.
+pub fn api_resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource {
+        group: group.into(),
+        version: version.into(),
+        api_version: if group.is_empty() { version.into() } else { format!("{group}/{version}") },
+        kind: kind.into(),
+        plural: plural.into(),
+    }
+}
+
+impl From<&Resource> for ApiResource {
+    fn from(r: &Resource) -> Self {
+        api_resource(r.group, r.version, r.kind, r.plural)
+    }
+}
