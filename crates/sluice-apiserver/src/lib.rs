@@ -11,11 +11,13 @@
 //! means beyond validation. Entry type: [`Api`], a cloneable service; [`Server`] puts it behind TLS.
 
 pub mod admission;
+pub mod discovery;
+pub mod openapi;
 pub mod patch;
 pub mod resource;
 pub mod runtime;
 pub mod selector;
 pub mod status;
 pub mod store;
-mod time;
 pub mod table;
+mod time;
