@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableTable, TableDefinition};
 use sha2::{Digest, Sha256};
 
 use super::{Disk, DiskChange, Key, StoreError};
