@@ -1,1 +1,23 @@
-//! Exact questions on a snapshot of the objects.
+//! Exact questions on the objects: who reaches whom, is a claim true, why.
+//!
+//! ```text
+//!   objects ──engine──► Plan of the whole cluster ──► Snapshot ──► reach, judge, claims ──► sluice-report
+//! ```
+//!
+//! A [`Snapshot`] holds the objects and their plan with every pod as a local endpoint. Questions are answered on classes: the
+//! connections allowed between two addresses are the intersection of two port functions, as exact sets ([`TransportSet`]),
+//! never by trying ports. Every answer that something is or is not allowed can name one packet that shows it.
+//!
+//! Invariants: no kernel, no IO, no Kubernetes types (checked by `cargo xtask tidy`); analysis returns values and says what
+//! is missing, it does not fail.
+#![forbid(unsafe_code)]
+
+mod claim;
+mod reach;
+mod snapshot;
+mod transport;
+
+pub use claim::{Claim, Ends, Expectation, Peer, judge_claim};
+pub use reach::{reachability, rows_between};
+pub use snapshot::{Place, Snapshot};
+pub use transport::TransportSet;

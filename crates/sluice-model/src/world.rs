@@ -88,6 +88,21 @@ impl World {
         }
     }
 
+    /// Every object, in the order of dependence between kinds.
+    pub fn objects(&self) -> Vec<Object> {
+        let mut objects = Vec::new();
+        objects.extend(self.namespaces.values().cloned().map(Object::Namespace));
+        objects.extend(self.nodes.values().cloned().map(Object::Node));
+        objects.extend(self.service_accounts.values().cloned().map(Object::ServiceAccount));
+        objects.extend(self.tiers.values().cloned().map(Object::Tier));
+        objects.extend(self.sets.values().cloned().map(Object::NetworkSet));
+        objects.extend(self.services.values().cloned().map(Object::Service));
+        objects.extend(self.slices.values().cloned().map(Object::EndpointSlice));
+        objects.extend(self.pods.values().cloned().map(Object::Pod));
+        objects.extend(self.policies.values().cloned().map(Object::Policy));
+        objects
+    }
+
     /// All tiers in the order of evaluation (semantics 3.6): existing ones by order then name, built-in ones with
     /// their fixed values whatever is stored, then one per unknown tier that a policy names, by name, default Deny.
     pub fn tiers(&self) -> Vec<Tier> {

@@ -1,0 +1,51 @@
+//! Reachability between all ends.
+
+use sluice_addr::Family;
+use sluice_report::{ReachRow, Reachability};
+
+use crate::snapshot::{Place, Snapshot};
+
+/// Who can reach whom on what: all pods, nodes and classes of outside addresses, restricted to ends whose name or address
+/// `from` and `to` accept.
+pub fn reachability(
+    snapshot: &Snapshot,
+    from: impl Fn(&Place) -> bool,
+    to: impl Fn(&Place) -> bool,
+) -> Reachability {
+    let mut rows = Vec::new();
+    for family in Family::BOTH {
+        let places: Vec<Place> = [snapshot.pods(family), snapshot.nodes(family), snapshot.outside(family, None)]
+            .into_iter()
+            .flatten()
+            .collect();
+        let sources: Vec<&Place> = places.iter().filter(|p| from(p)).collect();
+        let destinations: Vec<&Place> = places.iter().filter(|p| to(p)).collect();
+        rows.extend(rows_between(snapshot, family, &sources, &destinations));
+    }
+    Reachability::new(rows)
+}
+
+/// The rows between given ends. Pairs of which neither end is a pod are left out: no policy of pods judges them.
+pub fn rows_between(
+    snapshot: &Snapshot,
+    family: Family,
+    sources: &[&Place],
+    destinations: &[&Place],
+) -> Vec<ReachRow> {
+    let mut rows = Vec::new();
+    for from in sources {
+        for to in destinations {
+            if from.address == to.address || (from.pod.is_none() && to.pod.is_none()) {
+                continue;
+            }
+            rows.push(ReachRow {
+                from: from.name.clone(),
+                to: to.name.clone(),
+                family: family.to_string(),
+                allowed: snapshot.allowed(from, to).describe(),
+                undecided: Vec::new(),
+            });
+        }
+    }
+    rows
+}
