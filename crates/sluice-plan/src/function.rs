@@ -119,10 +119,33 @@ impl TransportMatch {
             },
             TransportMatch::Icmp { protocol: p, types, codes } => match transport {
                 Transport::Icmp { type_, code } => {
-                    *p == protocol && (types.0..=types.1).contains(type_) && (codes.0..=codes.1).contains(code)
+                    *p == protocol
+                        && (types.0..=types.1).contains(type_)
+                        && (codes.0..=codes.1).contains(code)
                 }
                 Transport::Ports { .. } | Transport::Other(_) => false,
             },
+        }
+    }
+}
+
+impl TransportMatch {
+    /// Does the box hold all of `other`? Exact for two boxes; a union of boxes may cover more.
+    pub fn covers(&self, other: &TransportMatch) -> bool {
+        use TransportMatch::*;
+        match (self, other) {
+            (Any, _) => true,
+            (Protocol(p), Protocol(q) | Ports { protocol: q, .. } | Icmp { protocol: q, .. }) => p == q,
+            (NotProtocol(p), Protocol(q) | Ports { protocol: q, .. } | Icmp { protocol: q, .. }) => p != q,
+            (NotProtocol(p), NotProtocol(q)) => p == q,
+            (
+                Ports { protocol: p, sources: s, destinations: d },
+                Ports { protocol: q, sources: t, destinations: e },
+            ) => p == q && t.subtract(s).is_empty() && e.subtract(d).is_empty(),
+            (Icmp { protocol: p, types: t, codes: c }, Icmp { protocol: q, types: u, codes: d }) => {
+                p == q && t.0 <= u.0 && u.1 <= t.1 && c.0 <= d.0 && d.1 <= c.1
+            }
+            (Protocol(_) | NotProtocol(_) | Ports { .. } | Icmp { .. }, _) => false,
         }
     }
 }

@@ -15,11 +15,15 @@
 //! each leg has a function for each class; every id that is used is defined and every function that is defined is used.
 #![forbid(unsafe_code)]
 
+mod check;
 mod delta;
 mod function;
 mod plan;
+mod simulator;
 mod text;
 
+pub use check::Violation;
 pub use delta::{Changes, PlanDelta};
 pub use function::{Cause, Outcome, PortFunction, Row, TransportMatch, Verdict};
-pub use plan::{ClassId, Endpoint, FunctionId, Judgement, Leg, Plan, Revisions, Subject, SubjectId, TierStage};
+pub use plan::{ClassId, Endpoint, FunctionId, Leg, Plan, Revisions, Subject, SubjectId, TierStage};
+pub use simulator::{Judgement, Simulator};

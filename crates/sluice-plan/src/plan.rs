@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sluice_addr::{AddrRange, Flow};
+use sluice_addr::AddrRange;
 use sluice_model::{Direction, PodKey, RuleRef, TierDefault};
 
-use crate::function::{Outcome, PortFunction, Verdict};
+use crate::function::PortFunction;
 
 /// A peer class: all addresses that the active policies cannot tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,6 +33,7 @@ pub struct Plan {
     /// What the plan was computed from.
     pub revisions: Revisions,
     /// The local endpoints.
+    #[serde(with = "serde_endpoints")]
     pub endpoints: BTreeMap<PodKey, Endpoint>,
     /// What applies to endpoints.
     pub subjects: BTreeMap<SubjectId, Arc<Subject>>,
@@ -42,6 +43,7 @@ pub struct Plan {
     pub hosts: BTreeMap<IpAddr, ClassId>,
     /// The class of every other address: sorted, disjoint, covering both families whole. A pod address lies in a range
     /// too; there [`Plan::hosts`] wins.
+    #[serde(with = "serde_ranges")]
     pub ranges: Vec<(AddrRange, ClassId)>,
     /// Which node owns an address, for the rules of semantics 1.5.
     pub nodes: BTreeMap<IpAddr, Arc<str>>,
@@ -97,17 +99,6 @@ pub struct TierStage {
     pub policies: Vec<RuleRef>,
 }
 
-/// What a plan says about a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// Both legs together.
-    pub verdict: Verdict,
-    /// The egress leg, if the source is an endpoint of this plan.
-    pub egress: Option<Outcome>,
-    /// The ingress leg, if the destination is an endpoint of this plan and the source is not its own node.
-    pub ingress: Option<Outcome>,
-}
-
 impl Plan {
     /// The class of an address; `None` only in a plan that violates its invariants.
     pub fn class_of(&self, address: IpAddr) -> Option<ClassId> {
@@ -117,35 +108,55 @@ impl Plan {
         let index = self.ranges.partition_point(|(range, _)| range.last() < address);
         self.ranges.get(index).filter(|(range, _)| range.contains(address)).map(|(_, class)| *class)
     }
+}
 
-    /// The endpoint and subject that own an address.
-    pub fn subject_of(&self, address: IpAddr) -> Option<(&PodKey, &Endpoint, &Subject)> {
-        self.endpoints.iter().find_map(|(key, endpoint)| {
-            let (_, id) = endpoint.addresses.iter().find(|(own, _)| *own == address)?;
-            Some((key, endpoint, self.subjects.get(id)?.as_ref()))
-        })
+/// Ranges as `[first, last, class]`.
+mod serde_ranges {
+    use std::net::IpAddr;
+
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+    use sluice_addr::AddrRange;
+
+    use super::ClassId;
+
+    pub(super) fn serialize<S: Serializer>(
+        ranges: &[(AddrRange, ClassId)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(ranges.iter().map(|(range, class)| (range.first(), range.last(), class)))
     }
 
-    /// The simulator: judges a connection as semantics 1.2 does, for the endpoints that this plan knows.
-    pub fn judge(&self, flow: &Flow) -> Judgement {
-        let source = self.subject_of(flow.source);
-        let destination = self.subject_of(flow.destination);
-        let own_node = |endpoint: &Endpoint, peer: IpAddr| {
-            endpoint.node.is_some() && self.nodes.get(&peer) == endpoint.node.as_ref()
-        };
-        let egress = source
-            .filter(|_| flow.source != flow.destination) // stays inside the pod (semantics 1.2)
-            .and_then(|(_, _, subject)| self.judge_leg(&subject.egress, flow.destination, flow));
-        let ingress = destination
-            .filter(|_| flow.source != flow.destination)
-            .filter(|(_, endpoint, _)| !own_node(endpoint, flow.source)) // host → own pod (semantics 1.5)
-            .and_then(|(_, _, subject)| self.judge_leg(&subject.ingress, flow.source, flow));
-        let denied = [&egress, &ingress].into_iter().flatten().any(|o| o.verdict == Verdict::Deny);
-        Judgement { verdict: if denied { Verdict::Deny } else { Verdict::Allow }, egress, ingress }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(AddrRange, ClassId)>, D::Error> {
+        let ranges = Vec::<(IpAddr, IpAddr, ClassId)>::deserialize(deserializer)?;
+        let range =
+            |(first, last, class)| Ok((AddrRange::new(first, last).map_err(D::Error::custom)?, class));
+        ranges.into_iter().map(range).collect()
+    }
+}
+
+/// Endpoints as a list, because formats such as JSON know only text as keys.
+mod serde_endpoints {
+    use std::collections::BTreeMap;
+
+    use serde::de::{Deserialize, Deserializer};
+    use serde::ser::Serializer;
+    use sluice_model::PodKey;
+
+    use super::Endpoint;
+
+    pub(super) fn serialize<S: Serializer>(
+        endpoints: &BTreeMap<PodKey, Endpoint>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(endpoints)
     }
 
-    fn judge_leg(&self, leg: &Leg, peer: IpAddr, flow: &Flow) -> Option<Outcome> {
-        let function = self.functions.get(leg.functions.get(&self.class_of(peer)?)?)?;
-        Some(function.decide(flow.protocol(), &flow.transport).0.clone())
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<PodKey, Endpoint>, D::Error> {
+        Ok(Vec::<(PodKey, Endpoint)>::deserialize(deserializer)?.into_iter().collect())
     }
 }

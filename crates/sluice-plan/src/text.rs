@@ -1,1 +1,236 @@
-//! The text form of a plan, and the check of its invariants.
+//! The text form of a plan: sorted, one fact per line, made for goldens, `sluice dump` and eyes.
+//!
+//! [`Plan`]'s `Display` shows the ids that backends and counters use. [`Plan::renumbered`] gives ids that depend on
+//! content only, so that two plans that say the same have the same text, whatever history led to them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sluice_addr::{AddrRange, Family, PortSet};
+use sluice_model::{Direction, TierDefault};
+
+use crate::function::{Outcome, PortFunction, Row, TransportMatch};
+use crate::plan::{ClassId, Endpoint, FunctionId, Leg, Plan, Subject, SubjectId};
+
+impl Plan {
+    /// The same plan with ids that depend on content only, and generation 0: classes by their lowest address, functions
+    /// by their rows, subjects by the first endpoint that has them.
+    pub fn renumbered(&self) -> Plan {
+        let classes = self.class_order();
+        let functions: BTreeMap<FunctionId, FunctionId> = {
+            let mut order: Vec<_> = self.functions.iter().collect();
+            order.sort_by(|a, b| (a.1, a.0).cmp(&(b.1, b.0)));
+            order.into_iter().zip(0..).map(|((id, _), new)| (*id, FunctionId(new))).collect()
+        };
+        let class = |id: &ClassId| classes.get(id).copied().unwrap_or(*id);
+        let leg = |leg: &Leg| Leg {
+            tiers: leg.tiers.clone(),
+            functions: leg
+                .functions
+                .iter()
+                .map(|(c, f)| (class(c), functions.get(f).copied().unwrap_or(*f)))
+                .collect(),
+        };
+        let mut subject_order: BTreeMap<SubjectId, SubjectId> = BTreeMap::new();
+        let used = self.endpoints.values().flat_map(|e| e.addresses.iter().map(|(_, subject)| subject));
+        for id in used.chain(self.subjects.keys()) {
+            let next =
+                SubjectId(u32::try_from(subject_order.len()).expect("as many as there are 32-bit ids"));
+            subject_order.entry(*id).or_insert(next);
+        }
+        let subject = |id: &SubjectId| subject_order.get(id).copied().unwrap_or(*id);
+        Plan {
+            generation: 0,
+            revisions: self.revisions.clone(),
+            endpoints: self
+                .endpoints
+                .iter()
+                .map(|(key, e)| {
+                    let addresses = e.addresses.iter().map(|(a, s)| (*a, subject(s))).collect();
+                    (key.clone(), Endpoint { uid: e.uid.clone(), node: e.node.clone(), addresses })
+                })
+                .collect(),
+            subjects: self
+                .subjects
+                .iter()
+                .map(|(id, s)| {
+                    (subject(id), Arc::new(Subject { ingress: leg(&s.ingress), egress: leg(&s.egress) }))
+                })
+                .collect(),
+            functions: self.functions.iter().map(|(id, f)| (functions[id], f.clone())).collect(),
+            hosts: self.hosts.iter().map(|(a, c)| (*a, class(c))).collect(),
+            ranges: self.ranges.iter().map(|(r, c)| (*r, class(c))).collect(),
+            nodes: self.nodes.clone(),
+        }
+    }
+
+    /// New class ids in the order of each class's lowest address.
+    fn class_order(&self) -> BTreeMap<ClassId, ClassId> {
+        let mut lowest: BTreeMap<ClassId, IpAddr> = BTreeMap::new();
+        let firsts = self.ranges.iter().map(|(range, class)| (range.first(), class));
+        for (address, class) in firsts.chain(self.hosts.iter().map(|(a, c)| (*a, c))) {
+            let entry = lowest.entry(*class).or_insert(address);
+            *entry = (*entry).min(address);
+        }
+        let mut order: Vec<(IpAddr, bool, ClassId)> = lowest
+            .into_iter()
+            // a pod's address may be the first of a range of another class
+            .map(|(class, address)| (address, self.hosts.get(&address) == Some(&class), class))
+            .collect();
+        order.sort();
+        order.into_iter().zip(0..).map(|((_, _, class), new)| (class, ClassId(new))).collect()
+    }
+}
+
+impl fmt::Display for ClassId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "class-{}", self.0)
+    }
+}
+
+impl fmt::Display for SubjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "subject-{}", self.0)
+    }
+}
+
+impl fmt::Display for FunctionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "function-{}", self.0)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.verdict, self.cause)
+    }
+}
+
+impl fmt::Display for TransportMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransportMatch::Any => f.write_str("any"),
+            TransportMatch::Protocol(protocol) => write!(f, "{protocol}"),
+            TransportMatch::NotProtocol(protocol) => write!(f, "not {protocol}"),
+            TransportMatch::Ports { protocol, sources, destinations } => {
+                write!(f, "{protocol}")?;
+                let mut side = |name: &str, ports: &PortSet| match ports.is_all() {
+                    true => Ok(()),
+                    false => write!(f, " {name} {ports}"),
+                };
+                side("from", sources)?;
+                side("to", destinations)
+            }
+            TransportMatch::Icmp { protocol, types, codes } => {
+                write!(f, "{protocol}")?;
+                let mut part = |name: &str, (first, last): (u8, u8)| match (first, last) {
+                    (0, u8::MAX) => Ok(()),
+                    (first, last) if first == last => write!(f, " {name} {first}"),
+                    (first, last) => write!(f, " {name} {first}-{last}"),
+                };
+                part("type", *types)?;
+                part("code", *codes)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.transport, self.outcome)
+    }
+}
+
+impl fmt::Display for PortFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.rows {
+            writeln!(f, "  {row}")?;
+        }
+        writeln!(f, "  otherwise {}", self.otherwise)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "generation {}", self.generation)?;
+        for (kind, revision) in &self.revisions {
+            writeln!(f, "revision {kind} {revision}")?;
+        }
+        for (address, node) in &self.nodes {
+            writeln!(f, "node {node} {address}")?;
+        }
+        self.write_classes(f)?;
+        for (id, function) in &self.functions {
+            writeln!(f, "{id}")?;
+            write!(f, "{function}")?;
+        }
+        for (id, subject) in &self.subjects {
+            writeln!(f, "{id}")?;
+            for direction in Direction::BOTH {
+                write_leg(f, direction, subject.leg(direction))?;
+            }
+        }
+        for (key, endpoint) in &self.endpoints {
+            write!(f, "endpoint {key}")?;
+            if let Some(node) = &endpoint.node {
+                write!(f, " on {node}")?;
+            }
+            for (address, subject) in &endpoint.addresses {
+                write!(f, " {address}={subject}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn write_classes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut members: BTreeMap<ClassId, (Vec<AddrRange>, Vec<IpAddr>)> = BTreeMap::new();
+        for (range, class) in &self.ranges {
+            members.entry(*class).or_default().0.push(*range);
+        }
+        for (address, class) in &self.hosts {
+            members.entry(*class).or_default().1.push(*address);
+        }
+        for (class, (ranges, hosts)) in &members {
+            let family = ranges.first().map(|r| r.family()).or_else(|| hosts.first().map(|a| Family::of(*a)));
+            write!(f, "{class}")?;
+            if let Some(family) = family {
+                write!(f, " {family}")?;
+            }
+            writeln!(f)?;
+            for address in hosts {
+                writeln!(f, "  pod {address}")?;
+            }
+            for range in ranges {
+                writeln!(f, "  {range}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_leg(f: &mut fmt::Formatter<'_>, direction: Direction, leg: &Leg) -> fmt::Result {
+    writeln!(f, "  {direction}")?;
+    for stage in &leg.tiers {
+        let default = match stage.default_action {
+            TierDefault::Deny => "deny",
+            TierDefault::Pass => "pass",
+        };
+        writeln!(f, "    tier {} (default {default})", stage.tier)?;
+        for policy in &stage.policies {
+            writeln!(f, "      {}", policy.object)?;
+        }
+    }
+    let mut classes: BTreeMap<FunctionId, Vec<String>> = BTreeMap::new();
+    for (class, function) in &leg.functions {
+        classes.entry(*function).or_default().push(class.to_string());
+    }
+    for (function, classes) in classes {
+        writeln!(f, "    {function}: {}", classes.join(" "))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! From ordered rules in tiers to one port function (semantics 1.2).
+//!
+//! Each protocol that some rule names is walked by itself; all others behave alike and make the function's
+//! `otherwise`. So the rows of a function are grouped by protocol, none is unreachable, and equal behaviour for equal
+//! reasons gives equal functions whatever the rules looked like.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sluice_addr::{Family, PortSet, Protocol};
+use sluice_model::{Action, RuleRef, TierDefault};
+use sluice_plan::{Cause, Outcome, PortFunction, Row, TransportMatch, Verdict};
+
+use crate::transports::{Rect, Region, Transports};
+
+/// A rule that matches both ends of the connections in question; what is left is the transport.
+pub(crate) struct Step {
+    pub(crate) action: Action,
+    pub(crate) transports: Arc<Transports>,
+    pub(crate) reference: RuleRef,
+}
+
+/// A tier that takes part.
+pub(crate) struct Stage {
+    pub(crate) tier: Arc<str>,
+    pub(crate) default_action: TierDefault,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// What tiers say about transports of one family, and `profile` where none decides (semantics 3.7).
+pub(crate) fn compose(stages: &[Stage], profile: &Outcome, family: Family) -> PortFunction {
+    let walk = |protocol| {
+        let mut decided = Decided::new(protocol);
+        descend(stages, protocol, Region::whole(protocol), false, profile, &mut decided);
+        decided.finish(profile)
+    };
+    let otherwise = walk(None).1;
+    let named: BTreeSet<Protocol> = stages
+        .iter()
+        .flat_map(|stage| &stage.steps)
+        .flat_map(|step| step.transports.by_protocol.keys().copied())
+        .collect();
+    let mut rows = Vec::new();
+    for protocol in named {
+        let (mut decided, last) = walk(Some(protocol));
+        if last == otherwise {
+            while decided.last().is_some_and(|(_, outcome)| *outcome == otherwise) {
+                decided.pop();
+            }
+        }
+        for (rect, outcome) in decided {
+            rows.extend(
+                matches(protocol, family, &rect).map(|transport| Row { transport, outcome: outcome.clone() }),
+            );
+        }
+        if last != otherwise {
+            rows.push(Row { transport: TransportMatch::Protocol(protocol), outcome: last });
+        }
+    }
+    PortFunction { rows, otherwise }
+}
+
+/// Rows of one protocol as they are found, and what they leave open.
+struct Decided {
+    open: Region,
+    rows: Vec<(Rect, Outcome)>,
+    last: Option<Outcome>,
+}
+
+impl Decided {
+    fn new(protocol: Option<Protocol>) -> Self {
+        Decided { open: Region::whole(protocol), rows: Vec::new(), last: None }
+    }
+
+    fn push(&mut self, rect: &Rect, outcome: &Outcome) {
+        if self.open.intersect(rect).is_empty() {
+            return;
+        }
+        self.open.subtract(rect);
+        if self.open.is_empty() {
+            self.last = Some(outcome.clone());
+            return;
+        }
+        match self.rows.last_mut() {
+            Some((before, same)) if same == outcome && before.first == rect.first => {
+                before.second = before.second.union(&rect.second);
+            }
+            Some((before, same)) if same == outcome && before.second == rect.second => {
+                before.first = before.first.union(&rect.first);
+            }
+            _ => self.rows.push((rect.clone(), outcome.clone())),
+        }
+    }
+
+    /// The rows, and the outcome of what they do not match. Rows at the end that say the same are left out.
+    fn finish(mut self, profile: &Outcome) -> (Vec<(Rect, Outcome)>, Outcome) {
+        let last = self.last.unwrap_or_else(|| profile.clone());
+        while self.rows.last().is_some_and(|(_, outcome)| *outcome == last) {
+            self.rows.pop();
+        }
+        (self.rows, last)
+    }
+}
+
+/// Judges `region` from the first of `stages` on. With `exact`, rows must not reach outside the region, because other
+/// parts of the space are not decided yet; without, earlier rows mask what is not in it.
+fn descend(
+    stages: &[Stage],
+    protocol: Option<Protocol>,
+    mut region: Region,
+    exact: bool,
+    profile: &Outcome,
+    decided: &mut Decided,
+) {
+    let Some((stage, later)) = stages.split_first() else {
+        region.rects().iter().for_each(|rect| decided.push(rect, profile));
+        return;
+    };
+    for step in &stage.steps {
+        let verdict = match step.action {
+            Action::Allow => Some(Verdict::Allow),
+            Action::Deny => Some(Verdict::Deny),
+            Action::Pass => None,
+            Action::Log => continue,
+        };
+        for rect in step.transports.rects(protocol) {
+            let hit = region.intersect(&rect);
+            if hit.is_empty() {
+                continue;
+            }
+            region.subtract(&rect);
+            match verdict {
+                Some(verdict) => {
+                    let outcome = Outcome { verdict, cause: Cause::Rule(step.reference.clone()) };
+                    if exact {
+                        hit.rects().iter().for_each(|rect| decided.push(rect, &outcome));
+                    } else {
+                        decided.push(&rect, &outcome);
+                    }
+                }
+                None => {
+                    // What this tier still has to decide must not be caught by rows of the next.
+                    let exact = exact || !region.is_empty();
+                    descend(later, protocol, hit, exact, profile, decided);
+                }
+            }
+            if region.is_empty() {
+                return;
+            }
+        }
+    }
+    match stage.default_action {
+        TierDefault::Pass => descend(later, protocol, region, exact, profile, decided),
+        TierDefault::Deny => {
+            let outcome = Outcome { verdict: Verdict::Deny, cause: Cause::TierDefault(stage.tier.clone()) };
+            region.rects().iter().for_each(|rect| decided.push(rect, &outcome));
+        }
+    }
+}
+
+/// A rectangle as the plan writes it.
+fn matches(protocol: Protocol, family: Family, rect: &Rect) -> impl Iterator<Item = TransportMatch> {
+    let mut found = Vec::new();
+    if *rect == Rect::whole(Some(protocol)) {
+        found.push(TransportMatch::Protocol(protocol));
+    } else if protocol.has_ports() {
+        let (sources, destinations) = (rect.first.clone(), rect.second.clone());
+        found.push(TransportMatch::Ports { protocol, sources, destinations });
+    } else if Transports::is_icmp(protocol, family) {
+        for types in bytes(&rect.first) {
+            found.extend(bytes(&rect.second).map(|codes| TransportMatch::Icmp { protocol, types, codes }));
+        }
+    }
+    found.into_iter()
+}
+
+fn bytes(numbers: &PortSet) -> impl Iterator<Item = (u8, u8)> {
+    let byte = |n: u16| u8::try_from(n).expect("ICMP rectangles lie within 0 to 255");
+    numbers.iter().map(move |range| (byte(range.first()), byte(range.last()))).collect::<Vec<_>>().into_iter()
+}
