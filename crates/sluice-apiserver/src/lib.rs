@@ -11,7 +11,9 @@
 //! means beyond validation. Entry type: [`Api`], a cloneable service; [`Server`] puts it behind TLS.
 
 pub mod admission;
+pub mod auth;
 pub mod discovery;
+mod http;
 pub mod openapi;
 pub mod patch;
 pub mod resource;
@@ -19,5 +21,6 @@ pub mod runtime;
 pub mod selector;
 pub mod status;
 pub mod store;
+pub mod stream;
 pub mod table;
 mod time;
