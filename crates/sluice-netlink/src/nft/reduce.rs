@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::rule::{CmpOp, Expr, Field, MarkValue};
+use super::rule::{Expr, Field, MarkValue};
 use super::table::{SetKey, Value};
 
 impl Field {
@@ -20,7 +20,7 @@ impl Field {
             | Field::IcmpCode
             | Field::Icmpv6Type
             | Field::Icmpv6Code => 8,
-            Field::ThSport | Field::ThDport => 16,
+            Field::ThSport | Field::ThDport | Field::IifType => 16,
             Field::Iif
             | Field::Oif
             | Field::Mark
@@ -80,19 +80,6 @@ impl Expr {
                 Expr::SetMark { target: *target, value: MarkValue::Constant(*set) }
             }
             _ => self.clone(),
-        }
-    }
-
-    /// Whether the expression is a comparison for equality (as opposed to inequality or a statement).
-    pub(crate) fn op(&self) -> Option<CmpOp> {
-        match self {
-            Expr::Cmp { op, .. }
-            | Expr::Masked { op, .. }
-            | Expr::Prefix { op, .. }
-            | Expr::Range { op, .. }
-            | Expr::NamePrefix { op, .. }
-            | Expr::Lookup { op, .. } => Some(*op),
-            _ => None,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Rule {
     /// prefixes, ranges and masks reduced. Read-back rules are in this form.
     pub fn canonical(&self, family: Family) -> Rule {
         let mut exprs = Vec::with_capacity(self.exprs.len() + 2);
-        let mut known = Known { nfproto: family != Family::Inet, l4proto: None };
+        let mut known = Known { nfproto: family != Family::Inet, l4proto: None, ethernet: false };
         for expr in &self.exprs {
             let expr = expr.reduced();
             for field in expr.fields() {
@@ -48,6 +48,9 @@ impl Rule {
                     Field::L4Proto | Field::IpProtocol => known.l4proto = Some(*n),
                     _ => {}
                 }
+            }
+            if expr == Expr::eq(Field::IifType, ARPHRD_ETHER) {
+                known.ethernet = true;
             }
             exprs.push(expr);
         }
@@ -74,6 +77,7 @@ impl std::hash::Hash for Rule {
 struct Known {
     nfproto: bool,
     l4proto: Option<u8>,
+    ethernet: bool,
 }
 
 impl Known {
@@ -83,6 +87,10 @@ impl Known {
         {
             exprs.push(Expr::eq(Field::NfProto, version));
             self.nfproto = true;
+        }
+        if field == Field::EtherSaddr && !self.ethernet {
+            exprs.push(Expr::eq(Field::IifType, ARPHRD_ETHER));
+            self.ethernet = true;
         }
         if let Some(proto) = field.l4proto()
             && self.l4proto != Some(proto)
@@ -140,6 +148,9 @@ pub mod tcp_flags {
     pub const URG: u32 = 32;
 }
 
+/// Value of [`Field::IifType`] for Ethernet and veth.
+pub const ARPHRD_ETHER: u16 = 1;
+
 /// Value of [`Field::FibDaddrType`] for an address of this host.
 pub const FIB_TYPE_LOCAL: u32 = 2;
 
@@ -196,7 +207,9 @@ pub enum Field {
     Icmpv6Type,
     /// `icmpv6 code`, U8.
     Icmpv6Code,
-    /// `ether saddr`, Ether; only where the packet came in by an Ethernet device.
+    /// `meta iiftype`, U16 (`ARPHRD_*`).
+    IifType,
+    /// `ether saddr`, Ether; implies `meta iiftype ether`.
     EtherSaddr,
     /// `fib daddr type`, U32 (see [`FIB_TYPE_LOCAL`]).
     FibDaddrType,
@@ -232,7 +245,8 @@ impl Field {
             Field::IifName | Field::OifName => KeyType::IfName,
             Field::L4Proto | Field::IpProtocol => KeyType::InetProto,
             Field::ThSport | Field::ThDport => KeyType::InetService,
-            Field::Mark | Field::CtMark | Field::NumgenRandom(_) => KeyType::Mark,
+            Field::Mark | Field::CtMark => KeyType::Mark,
+            Field::NumgenRandom(_) => KeyType::Numgen,
             Field::EtherSaddr => KeyType::EtherAddr,
             _ => return None,
         })

@@ -193,10 +193,14 @@ pub enum KeyType {
     InetProto,
     /// `inet_service`, holds [`Value::U16`].
     InetService,
-    /// `mark`, holds [`Value::U32`]; also the key type for [`super::Field::NumgenRandom`].
+    /// `mark`, holds [`Value::U32`].
     Mark,
     /// `ether_addr`, holds [`Value::Ether`].
     EtherAddr,
+    /// `typeof numgen random mod …`, holds [`Value::U32`]; the key type for [`super::Field::NumgenRandom`].
+    Numgen,
+    /// A type that this crate does not know, by nftables' number; read-back only, such a set has no elements here.
+    Unknown(u32),
 }
 
 /// What the keys of a set map to.
