@@ -234,11 +234,11 @@ impl Socket {
                     NLMSG_DONE => {
                         // A dump's late error travels in the DONE message.
                         let code = message.body.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
-                        return match Errno::from_raw_os_error(code.saturating_neg()) {
-                            _ if code >= 0 => Ok(consistent),
+                        return match refusal(code) {
+                            None => Ok(consistent),
                             // nf_tables says EINTR instead of DUMP_INTR where the object dumped went away.
-                            Errno::INTR => Ok(false),
-                            errno => Err(Error::from_kernel(operation, errno, None)),
+                            Some(Errno::INTR) => Ok(false),
+                            Some(errno) => Err(Error::from_kernel(operation, errno, None)),
                         };
                     }
                     NLMSG_ERROR => {
@@ -344,11 +344,7 @@ impl Ack {
         const OFFSET: u16 = 2;
         let code = message.body.first_chunk().ok_or(Error::Malformed { what: "ack" })?;
         let code = i32::from_ne_bytes(*code);
-        let mut ack = Ack {
-            errno: (code < 0).then(|| Errno::from_raw_os_error(code.saturating_neg())),
-            message: None,
-            offset: None,
-        };
+        let mut ack = Ack { errno: refusal(code), message: None, offset: None };
         if message.flags & flag::ACK_TLVS != 0 {
             // After the code comes the request's header and, unless capped, its body.
             let echoed = match message.body.get(4..8).and_then(|b| b.first_chunk()) {
@@ -363,6 +359,16 @@ impl Ack {
                 .map(|b| u32::from_ne_bytes(b) as usize);
         }
         Ok(ack)
+    }
+}
+
+/// The errno in a netlink status: negative, or none. Numbers that are no errno become `EIO`.
+fn refusal(code: i32) -> Option<Errno> {
+    const MAX_ERRNO: i32 = 4095;
+    match code.saturating_neg() {
+        ..=0 => None,
+        errno @ 1..=MAX_ERRNO => Some(Errno::from_raw_os_error(errno)),
+        _ => Some(Errno::IO),
     }
 }
 

@@ -59,7 +59,22 @@ pub(crate) fn lower(rule: &Rule, family: Family) -> Result<Vec<Raw>, String> {
         check_text(comment)?;
     }
     let mut out = Vec::new();
-    for expr in &rule.canonical(family).exprs {
+    let rule = rule.canonical(family);
+    // The offsets of one header would read other bytes in the other.
+    let mut versions: Vec<u8> = rule.exprs.iter().flat_map(Expr::fields).filter_map(Field::nfproto).collect();
+    versions.extend(match family {
+        Family::Inet => None,
+        Family::Ip => Some(NFPROTO_IPV4),
+        Family::Ip6 => Some(NFPROTO_IPV6),
+    });
+    versions.extend(rule.exprs.iter().filter_map(|expr| match expr {
+        Expr::Cmp { field: Field::NfProto, op: CmpOp::Eq, value: Value::U8(n) } => Some(*n),
+        _ => None,
+    }));
+    if versions.iter().any(|v| *v != versions[0]) {
+        return Err("reads the headers of both IP versions".to_owned());
+    }
+    for expr in &rule.exprs {
         lower_expr(expr, &mut out).map_err(|reason| format!("{reason} in {expr:?}"))?;
     }
     Ok(out)

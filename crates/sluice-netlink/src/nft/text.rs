@@ -54,15 +54,14 @@ pub fn rule_text(rule: &Rule, family: Family) -> String {
 fn implied(expr: &Expr, next: Option<&Expr>) -> Option<Option<&'static str>> {
     let Expr::Cmp { field, op: CmpOp::Eq, value: Value::U8(n) } = expr else { return None };
     let next = next?;
-    let (Expr::Cmp { field: of, .. }
-    | Expr::Masked { field: of, .. }
-    | Expr::Prefix { field: of, .. }
-    | Expr::Range { field: of, .. }) = next
+    if *field == Field::NfProto {
+        return next.fields().iter().any(|of| of.nfproto() == Some(*n)).then_some(None);
+    }
+    let (Expr::Cmp { field: of, .. } | Expr::Masked { field: of, .. } | Expr::Range { field: of, .. }) = next
     else {
         return None;
     };
     match field {
-        Field::NfProto if of.nfproto() == Some(*n) => Some(None),
         Field::L4Proto if of.l4proto() == Some(*n) => Some(None),
         Field::L4Proto if matches!(of, Field::ThSport | Field::ThDport) => match n {
             6 => Some(Some("tcp")),

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use sluice_netlink::nft::*;
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub fn value(text: &str) -> Value {
+pub(crate) fn value(text: &str) -> Value {
     Value::from(ip(text))
 }
 
@@ -17,7 +17,7 @@ fn hook(hook: HookPoint, kind: ChainKind, priority: i32, policy: Policy) -> Hook
 }
 
 /// Every match, statement, set and map, in a table of both families.
-pub fn table(name: &str) -> Table {
+pub(crate) fn table(name: &str) -> Table {
     use Field::*;
     let mut t = Table::new(Family::Inet, name);
     t.generation = Some(0x1_0000_002a);
@@ -70,15 +70,23 @@ pub fn table(name: &str) -> Table {
         Rule::new([range(Ip6Saddr, CmpOp::Eq, value("fd00::3"), value("fd00::9")), Expr::Counter]),
         Rule::new([Expr::eq(IpProtocol, 47_u8), Expr::eq(IpTtl, 1_u8), Expr::Verdict(Verdict::Drop)]),
         Rule::new([Expr::eq(L4Proto, 6_u8), Expr::eq(ThDport, 80_u16), accept()]),
-        Rule::new([Expr::eq(L4Proto, 17_u8), range(ThDport, CmpOp::Eq, 1024_u16.into(), 65535_u16.into()), accept()]),
-        Rule::new([Expr::eq(L4Proto, 17_u8), range(ThSport, CmpOp::Ne, 1_u16.into(), 53_u16.into()), accept()]),
+        Rule::new([
+            Expr::eq(L4Proto, 17_u8),
+            range(ThDport, CmpOp::Eq, 1024_u16.into(), 65535_u16.into()),
+            accept(),
+        ]),
+        Rule::new([
+            Expr::eq(L4Proto, 17_u8),
+            range(ThSport, CmpOp::Ne, 1_u16.into(), 53_u16.into()),
+            accept(),
+        ]),
         Rule::new([Expr::masked(TcpFlags, tcp_flags::SYN | tcp_flags::ACK, tcp_flags::SYN), Expr::Counter]),
         Rule::new([Expr::eq(IcmpType, 8_u8), Expr::eq(IcmpCode, 0_u8), accept()]),
         Rule::new([Expr::eq(Icmpv6Type, 128_u8), Expr::eq(Icmpv6Code, 0_u8), accept()]),
         Rule::new([Expr::eq(EtherSaddr, Value::Ether([2, 0, 0, 0, 0, 1])), Expr::Counter]),
         Rule::new([Expr::eq(FibDaddrType, FIB_TYPE_LOCAL), accept()]),
-        Rule::new([Expr::lookup([IpSaddr], "pods4"), Expr::not_in([Ip6Daddr], "pods6"), Expr::Counter])
-            .comment("never matches, but is a rule"),
+        Rule::new([Expr::lookup([IpSaddr], "pods4"), Expr::Counter]).comment("known pods"),
+        Rule::new([Expr::not_in([Ip6Daddr], "pods6"), Expr::Counter]),
         Rule::new([Expr::lookup([IpSaddr], "cidrs4"), Expr::Counter]),
         Rule::new([Expr::not_in([Ip6Saddr], "cidrs6"), Expr::Counter]),
         Rule::new([Expr::eq(L4Proto, 6_u8), Expr::lookup([ThDport], "ports"), Expr::Counter]),
@@ -163,11 +171,11 @@ fn base_chains(t: &mut Table) {
             Policy::Accept,
             vec![Rule::new([Expr::Notrack])],
         ),
-        ("dnat", HookPoint::Prerouting, ChainKind::Nat, -100, Policy::Accept, dnat),
+        ("nat-pre", HookPoint::Prerouting, ChainKind::Nat, -100, Policy::Accept, dnat),
         ("input", HookPoint::Input, ChainKind::Filter, 0, Policy::Accept, Vec::new()),
         ("forward", HookPoint::Forward, ChainKind::Filter, -5, Policy::Drop, forward),
         ("reroute", HookPoint::Output, ChainKind::Route, -150, Policy::Accept, Vec::new()),
-        ("snat", HookPoint::Postrouting, ChainKind::Nat, 100, Policy::Accept, snat),
+        ("nat-post", HookPoint::Postrouting, ChainKind::Nat, 100, Policy::Accept, snat),
     ] {
         t.chains.insert(name.into(), Chain::base(hook(at, kind, priority, policy), rules));
     }
@@ -204,7 +212,8 @@ fn sets(t: &mut Table) {
     add("cidrs4", plain(Set::interval(Ipv4Addr), cidrs4));
     let cidrs6 = vec![cidr("fd00::", 64), cidr("fd00:0:0:1::", 64), cidr("ff00::", 8)];
     add("cidrs6", plain(Set::interval(Ipv6Addr), cidrs6));
-    let ports = vec![SetKey::Range(80_u16.into(), 90_u16.into()), SetKey::Range(65000_u16.into(), 65535_u16.into())];
+    let ports =
+        vec![SetKey::Range(80_u16.into(), 90_u16.into()), SetKey::Range(65000_u16.into(), 65535_u16.into())];
     add("ports", plain(Set::interval(InetService), ports));
     add("protocols", plain(Set::hash([InetProto]), vec![SetKey::one(17_u8), SetKey::one(99_u8)]));
     let source = |name: &str, addr: &str| SetKey::Exact(vec![name.into(), value(addr)]);
@@ -253,7 +262,7 @@ fn sets(t: &mut Table) {
 }
 
 /// The same table in the form that read-back gives.
-pub fn canonical(mut table: Table) -> Table {
+pub(crate) fn canonical(mut table: Table) -> Table {
     for chain in table.chains.values_mut() {
         chain.rules = chain.rules.iter().map(|rule| rule.canonical(table.family)).collect();
     }
@@ -261,7 +270,7 @@ pub fn canonical(mut table: Table) -> Table {
 }
 
 /// Panics with the first difference rather than with two whole tables.
-pub fn assert_same(got: &Table, want: &Table) {
+pub(crate) fn assert_same(got: &Table, want: &Table) {
     for (name, set) in &want.sets {
         assert_eq!(got.sets.get(name), Some(set), "set {name}");
     }

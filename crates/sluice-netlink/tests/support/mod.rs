@@ -11,7 +11,7 @@ const INSIDE: &str = "SLUICE_TEST_NAMESPACE";
 
 /// Runs `body` in fresh namespaces: this test program is started again for the one test `name`, which then takes the
 /// other branch. Prints `ignored (reason)` where namespaces cannot be made.
-pub fn isolated(name: &str, body: impl FnOnce()) {
+pub(crate) fn isolated(name: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
@@ -51,7 +51,7 @@ fn write_raw(path: &str, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Runs a program with stdin; stdout on success, stderr on failure; `None` (and a note) if it is not installed.
-pub fn program(name: &str, args: &[&str], input: &str) -> Option<Result<String, String>> {
+pub(crate) fn program(name: &str, args: &[&str], input: &str) -> Option<Result<String, String>> {
     let child = Command::new(name)
         .args(args)
         .stdin(Stdio::piped())
