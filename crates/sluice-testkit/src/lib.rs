@@ -1,1 +1,22 @@
-//! Fixtures, random worlds and packet probes for tests.
+//! What tests share: random worlds, flows and histories.
+//!
+//! ```text
+//!   seed ──► random_world ──► World ──► random_flow ──► Flow
+//!                               └────► random_delta ──► ObjectDelta (a history, one step at a time)
+//! ```
+//!
+//! Worlds are small and crowded on purpose: few names, labels, addresses and ports, so that rules meet, policies overlap
+//! and addresses are contested. Every criterion of semantics 2 and 3 occurs. Objects are valid, or unreadable in the ways
+//! that reach the model; they are never what no API would store.
+//!
+//! Invariants: everything is a function of the random numbers given, so that a seed reproduces a failure.
+#![forbid(unsafe_code)]
+
+mod flow;
+mod pick;
+mod policy;
+mod world;
+
+pub use flow::random_flow;
+pub use policy::{random_calico_policy, random_kubernetes_policy};
+pub use world::{deltas_of, random_delta, random_pod, random_world};

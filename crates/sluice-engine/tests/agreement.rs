@@ -1,0 +1,93 @@
+//! The engine's plan and the reference evaluator give one answer for every packet, for the same reason.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sluice_addr::Flow;
+use sluice_engine::{Engine, POD_PROFILE, Scope};
+use sluice_model::{Decision, LegReason, ObjectDelta, World, decide};
+use sluice_plan::{Cause, Judgement, Outcome, Plan, Simulator, Verdict};
+use sluice_testkit::{deltas_of, random_flow, random_world};
+
+const WORLDS: u64 = 4_000;
+const FLOWS: usize = 40;
+
+fn plan_of(world: &World, scope: Scope) -> Plan {
+    let mut engine = Engine::new(scope);
+    deltas_of(world).into_iter().for_each(|delta| engine.apply(delta));
+    engine.flush().expect("the first flush gives a plan");
+    engine.plan().clone()
+}
+
+/// What differs, in words; `None` if plan and evaluator agree on verdict, legs and causes.
+fn difference(decision: &Decision, judgement: &Judgement) -> Option<String> {
+    let allowed = judgement.verdict == Verdict::Allow;
+    if allowed != decision.is_allowed() {
+        return Some("the verdicts differ".into());
+    }
+    let legs = [("egress", &decision.egress, &judgement.egress), ("ingress", &decision.ingress, &judgement.ingress)];
+    legs.into_iter().find_map(|(name, law, plan)| match (law, plan) {
+        (None, None) => None,
+        (Some(law), Some(Outcome { cause, .. })) => {
+            let same = match (&law.reason, cause) {
+                (LegReason::Rule(law), Cause::Rule(plan)) => law == plan,
+                (LegReason::TierDefault { tier, .. }, Cause::TierDefault(plan)) => tier == plan,
+                (LegReason::Profile { .. }, Cause::Profile(profile)) => **profile == *POD_PROFILE,
+                _ => false,
+            };
+            (!same).then(|| format!("the causes of {name} differ"))
+        }
+        _ => Some(format!("only one has the leg {name}")),
+    })
+}
+
+fn disagreement(world: &World, flow: &Flow) -> Option<String> {
+    let plan = plan_of(world, Scope::Cluster);
+    difference(&decide(world, flow), &plan.judge(flow))
+}
+
+/// The smallest world in which the two still disagree about the flow.
+fn shrunk(world: &World, flow: &Flow) -> World {
+    let mut deltas = deltas_of(world);
+    let world_of = |deltas: &[ObjectDelta]| {
+        let mut world = World::default();
+        deltas.iter().cloned().for_each(|delta| world.apply(delta));
+        world
+    };
+    let mut index = 0;
+    while index < deltas.len() {
+        let mut fewer = deltas.clone();
+        fewer.remove(index);
+        match disagreement(&world_of(&fewer), flow) {
+            Some(_) => deltas = fewer,
+            None => index += 1,
+        }
+    }
+    world_of(&deltas)
+}
+
+#[test]
+fn plan_and_law_agree_on_every_packet() {
+    let mut compared = 0;
+    for seed in 0..WORLDS {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let world = random_world(&mut rng);
+        let plan = plan_of(&world, Scope::Cluster);
+        assert_eq!(plan.check(), Ok(()), "seed {seed}\n{plan}");
+        let simulator = Simulator::new(&plan);
+        for _ in 0..FLOWS {
+            let flow = random_flow(&mut rng, &world);
+            let (law, judgement) = (decide(&world, &flow), simulator.judge(&flow));
+            if let Some(difference) = difference(&law, &judgement) {
+                let world = shrunk(&world, &flow);
+                panic!(
+                    "seed {seed}, {flow}: {difference}\nlaw: {}\nplan: {:?}\n{world:#?}\n{}",
+                    decide(&world, &flow),
+                    plan_of(&world, Scope::Cluster).judge(&flow),
+                    plan_of(&world, Scope::Cluster),
+                );
+            }
+            compared += 1;
+        }
+    }
+    println!("{compared} connections compared, seeds 0 to {}", WORLDS - 1);
+}
