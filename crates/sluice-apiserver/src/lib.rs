@@ -24,3 +24,6 @@ pub mod store;
 pub mod stream;
 pub mod table;
 mod time;
+mod watch;
+
+pub use http::{Api, ApiConfig, Body, BoxError};
