@@ -312,6 +312,8 @@ fn services() {
          U53 x/b -> 10.1.0.1: DENY
          T80 x/b -> 203.0.113.7: ALLOW
          U53 x/b -> 203.0.113.7: ALLOW
+         T53 x/b -> 203.0.113.7: DENY
+         U80 x/b -> 10.1.0.1: DENY
          icmp8/0 x/b -> 203.0.113.7: DENY
          T80 x/b -> 10.2.0.1: DENY",
     );

@@ -108,6 +108,19 @@ fn a_host_network_pod_is_the_node() {
         &format!("{text}\n gnp all I[deny]"),
         "T80 192.168.0.3 -> x/d: ALLOW\n T80 192.168.0.3 -> x/a: DENY",
     );
+    // unless it is finished
+    check(
+        "ns x\n pod x/stray 192.168.0.3 @node=n3 @hostnet @finished\n pod x/d 10.42.3.8 @node=n3\n gnp all I[deny]",
+        "T80 192.168.0.3 -> x/d: DENY",
+    );
+}
+
+#[test]
+fn a_pod_that_claims_a_node_address_is_judged_as_a_pod() {
+    check(
+        &with("pod x/claims 192.168.0.1 app=claims @node=n1\n gnp e sel=<app == 'claims'> E[deny]"),
+        "T80 192.168.0.1 -> x/a: DENY",
+    );
 }
 
 #[test]
@@ -134,8 +147,8 @@ fn labels_that_selectors_see() {
     let objects = "
         ns prod env=prod pcns.forged=1
         sa prod/robot team=core
-        pod prod/p 10.42.1.9 app=p pcns.env=dev pcsa.team=evil projectcalico.org/namespace=kube-system @sa=robot
-        set prod/s 203.0.113.0/24 app=p pcns.env=dev
+        pod prod/p 10.42.1.9 app=p pcns.env=dev pcns.x=1 pcsa.team=evil pcsa.x=1 projectcalico.org/namespace=kube-system @sa=robot
+        set prod/s 203.0.113.0/24 app=p pcns.env=dev pcns.x=1 pcsa.x=1
         set g 198.51.100.0/24 app=p pcns.env=prod projectcalico.org/namespace=prod
     ";
     for (selector, pod, set, global) in [
@@ -149,6 +162,7 @@ fn labels_that_selectors_see() {
         ("pcns.projectcalico.org/name == 'prod'", "ALLOW", "ALLOW", "DENY"),
         ("pcsa.team == 'core'", "ALLOW", "DENY", "DENY"),
         ("pcsa.team == 'evil'", "DENY", "DENY", "DENY"),
+        ("has(pcns.x) || has(pcsa.x)", "DENY", "DENY", "DENY"),
         ("pcsa.projectcalico.org/name == 'robot'", "ALLOW", "DENY", "DENY"),
         ("app == 'p'", "ALLOW", "ALLOW", "ALLOW"),
         ("!has(pcns.env)", "DENY", "DENY", "ALLOW"),
