@@ -17,6 +17,7 @@
 mod attr;
 mod error;
 pub mod nft;
+pub mod route;
 mod socket;
 
 pub use error::{Errno, Error};

@@ -40,3 +40,4 @@ pub use table::{
 };
 pub use text::{rule_text, table_text};
 pub use transaction::{Applied, Change, Object, Refusal, RuleDeletion, Transaction};
+pub(crate) use value::is_interface_name;
