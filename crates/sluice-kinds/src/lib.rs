@@ -13,8 +13,23 @@
 //! Start at [`load`] and [`to_model`].
 #![forbid(unsafe_code)]
 
+mod admission;
+mod claim;
+mod convert;
 mod error;
+mod field;
+mod kinds;
+mod load;
+mod names;
 mod read;
+mod schema;
 
+pub use admission::{
+    FieldError, FieldErrorReason, Validation, decode_error, default, unknown_fields, validate,
+};
+pub use claim::{Claim, ClaimEnd, ClaimPort, Expect, read_claim};
+pub use convert::{Converted, Source, to_model};
 pub use error::LoadError;
+pub use kinds::{Gvk, KindInfo, find as find_kind};
+pub use load::{Loaded, LoadedObject, load};
 pub use read::{Document, Limits, Lines, read_documents, read_json, read_one};

@@ -63,7 +63,7 @@ impl Lines {
 }
 
 /// The segments of a field path: names between dots, and indexes or keys in brackets.
-fn segments(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn segments(path: &str) -> impl Iterator<Item = &str> {
     let mut rest = path;
     std::iter::from_fn(move || {
         rest = rest.strip_prefix('.').unwrap_or(rest);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use lines::Lines;
-pub(crate) use lines::push_segment;
+pub(crate) use lines::{push_segment, segments};
 
 use crate::LoadError;
 

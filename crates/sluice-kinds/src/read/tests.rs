@@ -2,7 +2,8 @@ use super::*;
 
 fn show(text: &str) -> String {
     let (documents, errors) = read_documents("f", text.as_bytes(), &Limits::REQUEST);
-    let mut lines: Vec<String> = documents.iter().map(|d| format!("{}:{}", d.lines.line(), d.value)).collect();
+    let mut lines: Vec<String> =
+        documents.iter().map(|d| format!("{}:{}", d.lines.line(), d.value)).collect();
     lines.extend(documents.iter().flat_map(|d| d.duplicates.iter().map(|(p, l)| format!("dup {p} {l}"))));
     lines.extend(errors.iter().map(|e| format!("{e}")));
     lines.join("\n")
@@ -84,7 +85,10 @@ fn errors_say_where_and_do_not_hide_other_documents() {
         ("a: &x [*x]\n", "f:1:"),
         ("? [a]\n: b\n", "f:1:3: a mapping key must be a scalar"),
         ("a: 1\nb: \0x\n", "f:2:4: control character 0x00"),
-        ("k: 1\nk: 2\nm: {a: [{x: 1, x: 2}]}\n", "1:{\"k\":2,\"m\":{\"a\":[{\"x\":2}]}}\ndup k 2\ndup m.a[0].x 3"),
+        (
+            "k: 1\nk: 2\nm: {a: [{x: 1, x: 2}]}\n",
+            "1:{\"k\":2,\"m\":{\"a\":[{\"x\":2}]}}\ndup k 2\ndup m.a[0].x 3",
+        ),
     ] {
         let shown = show(text);
         assert!(shown.starts_with(expected), "{text:?}:\n{shown}");
@@ -96,7 +100,10 @@ fn json_is_read_as_json() {
     for (text, expected) in [
         (r#"{"a": "\ud83d\ude00", "b": yes"#, "f:1:28: unexpected 'y' in JSON, expected a value"),
         (r#"{"a": "\ud83d\ude00"}"#, r#"1:{"a":"😀"}"#),
-        ("{\"a\": 1}\n{\"b\": [1, 2.5, -3, true, null, {}, []]}", "1:{\"a\":1}\n2:{\"b\":[1,2.5,-3,true,null,{},[]]}"),
+        (
+            "{\"a\": 1}\n{\"b\": [1, 2.5, -3, true, null, {}, []]}",
+            "1:{\"a\":1}\n2:{\"b\":[1,2.5,-3,true,null,{},[]]}",
+        ),
         ("{\n\t\"a\":\t1,\n\t\"a\": 2\n}", "1:{\"a\":2}\ndup a 3"),
         ("{a: b}", r#"1:{"a":"b"}"#),
         (r#"{"a": 1"#, "f:1:8: unexpected end of JSON, expected `,` or `}`"),
@@ -141,11 +148,15 @@ fn hostile_texts_are_refused_in_bounded_time() {
         .chain((1..40).map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 9].join(", "))))
         .collect();
     assert!(show(&laughs).contains("aliases expand to more than 10 times"), "{}", show(&laughs));
-    let merged: String = std::iter::once(format!("a: &a {{{}}}\n", (0..500).map(|i| format!("k{i}: 1, ")).collect::<String>()))
-        .chain((0..5000).map(|i| format!("b{i}: {{<<: *a}}\n")))
-        .collect();
+    let merged: String = std::iter::once(format!(
+        "a: &a {{{}}}\n",
+        (0..500).map(|i| format!("k{i}: 1, ")).collect::<String>()
+    ))
+    .chain((0..5000).map(|i| format!("b{i}: {{<<: *a}}\n")))
+    .collect();
     assert!(show(&merged).contains("aliases expand"), "merge");
-    for open in ["[", "{\"a\":", "{a: ", "- ", "? ", "&a ", "[[[[{a: ", "!!seq [", "\"", "'", "|\n", "a:\n "] {
+    for open in ["[", "{\"a\":", "{a: ", "- ", "? ", "&a ", "[[[[{a: ", "!!seq [", "\"", "'", "|\n", "a:\n "]
+    {
         for size in [100, 300, 100_000] {
             let text = open.repeat(size);
             let (documents, _) = read_documents("f", text.as_bytes(), &Limits::REQUEST);
@@ -161,8 +172,9 @@ fn hostile_texts_are_refused_in_bounded_time() {
     assert!(show(&deeper).contains("recursion limit"), "{}", show(&deeper));
     let deeper = format!("{}1{}", "{\"a\":".repeat(257), "}".repeat(257));
     assert!(show(&deeper).contains("nested deeper than 256 levels"));
-    let chain: String =
-        std::iter::once("a0: &a0 [x]\n".to_owned()).chain((1..2000).map(|i| format!("a{i}: &a{i} [*a{}]\n", i - 1))).collect();
+    let chain: String = std::iter::once("a0: &a0 [x]\n".to_owned())
+        .chain((1..2000).map(|i| format!("a{i}: &a{i} [*a{}]\n", i - 1)))
+        .collect();
     assert!(show(&chain).contains("nested deeper") || show(&chain).contains("aliases expand"), "chain");
     let big = vec![b'a'; (3 << 20) + 1];
     assert!(read_documents("f", &big, &Limits::REQUEST).1[0].message.contains("larger than"));

@@ -1,0 +1,251 @@
+//! Calico's policies, tiers and sets (semantics 3.1, 3.2, 3.6, 3.9).
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use sluice_addr::parse_host_or_cidr;
+use sluice_model::{
+    BUILT_IN_TIERS, Direction, Kind, NetworkSet, Object, Order, Policy, Rule, Subject, Tier, TierDefault,
+};
+use sluice_report::Code;
+
+use super::calico_rule::read_rule;
+use super::network_policy::{read_cidr, type_name, written_types};
+use super::{Reader, Unreadable};
+use crate::field::{Field, shown};
+use crate::kinds::{CALICO_STORED, Gvk};
+
+/// Reads a GlobalNetworkPolicy or NetworkPolicy; `None` if it has no effect (7.3), or none on pods.
+pub(super) fn policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Option<Object> {
+    let spec = root.get("spec");
+    if let Err(wrong) = spec.object() {
+        reader.wrong_type(Code::SL2013, &wrong);
+        return None;
+    }
+    let global = reader.key.kind == Kind::GlobalNetworkPolicy;
+    let subject = subject(reader, &spec, global);
+    let types = types(reader, &spec, is_stored_raw(root));
+    let flags = if global { host_flags(reader, &spec, &types) } else { Ok(Flags::Pods) };
+    let (Ok(subject), Ok(flags)) = (subject, flags) else { return None };
+    let mut rules = |direction: Direction| {
+        let field = spec.get(rules_field(direction));
+        if types.contains(&direction) {
+            return Some(read_rules(reader, &field, direction));
+        }
+        if field.value.as_array().is_some_and(|rules| !rules.is_empty()) {
+            let message = format!("types does not name {}: these rules have no effect", type_name(direction));
+            reader.find(Code::SL1005, &field.path, message, Some("add it to types"));
+        }
+        None
+    };
+    let (ingress, egress) = (rules(Direction::Ingress), rules(Direction::Egress));
+    let order = order(reader, &spec.get("order"));
+    if flags == Flags::HostEndpointsOnly {
+        let message = "doNotTrack and preDNAT policies apply to host endpoints only; no pod is affected";
+        reader.find(Code::SL2206, "spec", message, None);
+        return None;
+    }
+    if ingress.iter().chain(&egress).all(Vec::is_empty) {
+        let message = "a policy without rules decides nothing, at any order: it only makes the tier's default action \
+                       apply to what it selects";
+        let hint = "to deny, write rules with action: Deny, and an order below 1000 to stand before Kubernetes \
+                    NetworkPolicies";
+        reader.find(Code::SL1010, "spec", message, Some(hint));
+    }
+    let tier = tier_name(reader, &spec.get("tier"))?;
+    Some(Object::Policy(Arc::new(Policy {
+        key: reader.key.clone(),
+        tier,
+        order,
+        subject,
+        ingress,
+        egress,
+        position: reader.position(""),
+    })))
+}
+
+fn rules_field(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    }
+}
+
+/// Whether the object comes from Calico's storage, where the API's defaulting has not happened (3.2).
+fn is_stored_raw(root: &Field<'_>) -> bool {
+    Gvk::of(root.value).group == CALICO_STORED
+        || root.at(&["metadata", "resourceVersion"]).nonempty().is_some()
+}
+
+fn subject(reader: &mut Reader<'_>, spec: &Field<'_>, global: bool) -> Result<Subject, Unreadable> {
+    let selector = reader.selector(&spec.get("selector"));
+    let namespaces = if global { reader.selector(&spec.get("namespaceSelector")) } else { Ok(None) };
+    let accounts = reader.selector(&spec.get("serviceAccountSelector"));
+    Ok(Subject::Calico {
+        selector: selector?.unwrap_or_default(),
+        namespace_selector: namespaces?,
+        service_account_selector: accounts?,
+    })
+}
+
+fn tier_name(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Arc<str>> {
+    match field.text() {
+        Ok(name) => Some(name.filter(|name| !name.is_empty()).unwrap_or("default").into()),
+        Err(wrong) => {
+            reader.wrong_type(Code::SL2012, &wrong);
+            None
+        }
+    }
+}
+
+fn order(reader: &mut Reader<'_>, field: &Field<'_>) -> Order {
+    if !field.is_null() && field.value.as_f64().is_none() {
+        let wrong = field.wrong_type("a number");
+        reader.find(Code::SL2012, &wrong.path, format!("{wrong}: read as last"), None);
+    }
+    Order::new(field.value.as_f64())
+}
+
+/// `types`, always with the API's defaulting, whatever way the object came (3.2).
+fn types(reader: &mut Reader<'_>, spec: &Field<'_>, raw: bool) -> Vec<Direction> {
+    let field = spec.get("types");
+    if let Some(types) = written_types(reader, &field) {
+        return types;
+    }
+    let types = defaulted_types(&spec.get("ingress"), &spec.get("egress"));
+    if raw {
+        let names: Vec<_> = types.iter().map(|direction| type_name(*direction)).collect();
+        let message =
+            format!("types defaulted to [{}]; a raw Calico object would be read as both", names.join(", "));
+        reader.find(Code::SL2201, &field.path, message, Some("write types"));
+    }
+    types
+}
+
+/// The directions of a policy that names none: those it has rules for, or ingress if it has none (3.2).
+pub(crate) fn defaulted_types(ingress: &Field<'_>, egress: &Field<'_>) -> Vec<Direction> {
+    // a list that cannot be read stands for rules: closed, not open
+    let has = |field: &Field<'_>| match field.value {
+        Value::Null => false,
+        Value::Array(rules) => !rules.is_empty(),
+        _ => true,
+    };
+    match (has(ingress), has(egress)) {
+        (_, false) => vec![Direction::Ingress],
+        (false, true) => vec![Direction::Egress],
+        (true, true) => Direction::BOTH.to_vec(),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Flags {
+    Pods,
+    HostEndpointsOnly,
+}
+
+/// `applyOnForward`, `preDNAT`, `doNotTrack`; combined wrongly the policy has no effect (7.3).
+fn host_flags(reader: &mut Reader<'_>, spec: &Field<'_>, types: &[Direction]) -> Result<Flags, Unreadable> {
+    let mut read = |name: &str| {
+        let field = spec.get(name);
+        match field.value {
+            Value::Null => Ok(false),
+            Value::Bool(flag) => Ok(*flag),
+            _ => {
+                reader.wrong_type(Code::SL2009, &field.wrong_type("true or false"));
+                Err(Unreadable)
+            }
+        }
+    };
+    let (forward, pre_dnat, no_track) = (read("applyOnForward"), read("preDNAT"), read("doNotTrack"));
+    let (forward, pre_dnat, no_track) = (forward?, pre_dnat?, no_track?);
+    let has_egress = spec.get("egress").value.as_array().is_some_and(|rules| !rules.is_empty());
+    let problem = if pre_dnat && no_track {
+        Some(("spec.preDNAT", "preDNAT and doNotTrack cannot both be true"))
+    } else if pre_dnat && has_egress {
+        Some(("spec.egress", "a preDNAT policy cannot have egress rules"))
+    } else if pre_dnat && types.contains(&Direction::Egress) {
+        Some(("spec.types", "a preDNAT policy cannot have type Egress"))
+    } else if (pre_dnat || no_track) && !forward {
+        Some(("spec.applyOnForward", "applyOnForward must be true with preDNAT or doNotTrack"))
+    } else {
+        None
+    };
+    match problem {
+        Some((path, message)) => {
+            reader.find(Code::SL2009, path, message, Some("the policy has no effect"));
+            Err(Unreadable)
+        }
+        None if pre_dnat || no_track => Ok(Flags::HostEndpointsOnly),
+        None => Ok(Flags::Pods),
+    }
+}
+
+fn read_rules(reader: &mut Reader<'_>, field: &Field<'_>, direction: Direction) -> Vec<Rule> {
+    let items = match field.items() {
+        Ok(items) => items,
+        Err(wrong) => {
+            // without rules the tier's default decides; a list that cannot be read must not leave it to that
+            reader.wrong_type(Code::SL2013, &wrong);
+            return vec![super::calico_rule::deny_all(reader, field)];
+        }
+    };
+    if items.len() > 1024 {
+        let message = format!("{} rules; the API accepts 1024", items.len());
+        reader.find(Code::SL2206, &field.path, message, None);
+    }
+    items.iter().map(|item| read_rule(reader, item, direction)).collect()
+}
+
+/// Reads a Tier; `None` if a part of it cannot be read (7.3).
+pub(super) fn tier(reader: &mut Reader<'_>, root: &Field<'_>) -> Option<Object> {
+    let spec = root.get("spec");
+    let (order, action) = (spec.get("order"), spec.get("defaultAction"));
+    if spec.object().is_err() || (!order.is_null() && order.value.as_f64().is_none()) {
+        let wrong =
+            if spec.object().is_err() { spec.wrong_type("an object") } else { order.wrong_type("a number") };
+        reader.wrong_type(Code::SL2013, &wrong);
+        return None;
+    }
+    let default_action = match action.value {
+        Value::Null => TierDefault::Deny,
+        Value::String(text) if text == "Deny" => TierDefault::Deny,
+        Value::String(text) if text == "Pass" => TierDefault::Pass,
+        other => {
+            let message = format!("expected Deny or Pass, found {}", shown(other));
+            reader.find(Code::SL2013, &action.path, message, None);
+            return None;
+        }
+    };
+    let tier =
+        Tier { name: reader.key.name.clone(), order: Order::new(order.value.as_f64()), default_action };
+    let built_in = BUILT_IN_TIERS.iter().find(|(name, ..)| *name == &*tier.name);
+    let Some((name, order, default_action)) = built_in else { return Some(Object::Tier(tier)) };
+    let fixed =
+        Tier { name: (*name).into(), order: Order::new(Some(*order)), default_action: *default_action };
+    if tier.order != fixed.order {
+        let message = format!("{name} tier order must be {order}");
+        reader.find(Code::SL2010, "spec.order", message, Some("the built-in value stays"));
+    }
+    if tier.default_action != fixed.default_action {
+        let message = format!("{name} tier default action must be {default_action:?}");
+        reader.find(Code::SL2010, "spec.defaultAction", message, Some("the built-in value stays"));
+    }
+    Some(Object::Tier(fixed))
+}
+
+/// Reads a NetworkSet or GlobalNetworkSet. A bad entry is left out: it never widens a rule (7.3).
+pub(super) fn network_set(reader: &mut Reader<'_>, root: &Field<'_>) -> Object {
+    let mut labels = reader.labels(root);
+    // Calico keeps the labels of the v3 object in an annotation of the stored one (API 3)
+    for (key, value) in crate::admission::stored_labels(root.value) {
+        labels = labels.with(key, value);
+    }
+    let nets = root.at(&["spec", "nets"]);
+    let items = nets.items().unwrap_or_else(|wrong| {
+        reader.wrong_type(Code::SL2013, &wrong);
+        Vec::new()
+    });
+    let nets = items.iter().filter_map(|item| read_cidr(reader, item, parse_host_or_cidr).ok()).collect();
+    let (namespace, name) = (reader.key.namespace.clone(), reader.key.name.clone());
+    Object::NetworkSet(NetworkSet { namespace, name, labels, nets })
+}

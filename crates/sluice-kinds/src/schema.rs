@@ -1,0 +1,274 @@
+//! The shape of the kinds that are not Kubernetes' own: which fields they have, and of which type.
+
+use serde_json::Value;
+
+use crate::field::{WrongType, shown};
+use crate::kinds::{CALICO, CALICO_STORED, SLUICE};
+use crate::read::push_segment;
+
+/// The type of a field.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    Text,
+    Bool,
+    Int,
+    Number,
+    IntOrText,
+    /// Checked elsewhere.
+    Any,
+    List(&'static Shape),
+    Map(&'static Shape),
+    Object(&'static [(&'static str, Shape)]),
+}
+
+use Shape::{Any, Bool, Int, IntOrText, List, Map, Number, Object, Text};
+
+/// What a value has that its shape does not, and what has another type.
+#[derive(Debug, Default)]
+pub(crate) struct Misfits {
+    pub(crate) unknown: Vec<String>,
+    pub(crate) wrong: Vec<WrongType>,
+}
+
+/// Compares an object of a group with its kind's shape; `None` if the kind is not described here.
+pub(crate) fn check(group: &str, kind: &str, value: &Value) -> Option<Misfits> {
+    let spec = spec(group, kind)?;
+    let mut misfits = Misfits::default();
+    let mut path = String::new();
+    let Value::Object(fields) = value else {
+        misfits.wrong.push(WrongType { path, expected: "an object", found: shown(value) });
+        return Some(misfits);
+    };
+    for (name, value) in fields {
+        let shape = match name.as_str() {
+            "apiVersion" | "kind" => &Text,
+            "metadata" => &METADATA,
+            "spec" => spec,
+            "status" => &Any,
+            _ => {
+                misfits.unknown.push(name.clone());
+                continue;
+            }
+        };
+        path.clear();
+        push_segment(&mut path, name);
+        shape.check(value, &mut path, &mut misfits);
+    }
+    Some(misfits)
+}
+
+impl Shape {
+    fn check(&self, value: &Value, path: &mut String, misfits: &mut Misfits) {
+        let mut expect = |fits: bool, expected| {
+            if !fits {
+                misfits.wrong.push(WrongType { path: path.clone(), expected, found: shown(value) });
+            }
+        };
+        // null is the absence of a field, whatever its type
+        if value.is_null() {
+            return;
+        }
+        let length = path.len();
+        match (self, value) {
+            (Any, _) => {}
+            (Text, _) => expect(value.is_string(), "a string"),
+            (Bool, _) => expect(value.is_boolean(), "true or false"),
+            (Int, _) => expect(value.is_i64(), "an integer"),
+            (Number, _) => expect(value.is_number(), "a number"),
+            (IntOrText, _) => expect(value.is_i64() || value.is_string(), "an integer or a string"),
+            (List(shape), Value::Array(items)) => {
+                for (n, item) in items.iter().enumerate() {
+                    path.push_str(&format!("[{n}]"));
+                    shape.check(item, path, misfits);
+                    path.truncate(length);
+                }
+            }
+            (Map(shape), Value::Object(entries)) => {
+                for (key, item) in entries {
+                    path.push_str(&format!("[{key}]"));
+                    shape.check(item, path, misfits);
+                    path.truncate(length);
+                }
+            }
+            (Object(fields), Value::Object(entries)) => {
+                for (name, item) in entries {
+                    push_segment(path, name);
+                    match fields.iter().find(|(known, _)| known == name) {
+                        Some((_, shape)) => shape.check(item, path, misfits),
+                        None => misfits.unknown.push(path.clone()),
+                    }
+                    path.truncate(length);
+                }
+            }
+            (List(_), _) => expect(false, "a list"),
+            (Map(_) | Object(_), _) => expect(false, "an object"),
+        }
+    }
+}
+
+fn spec(group: &str, kind: &str) -> Option<&'static Shape> {
+    Some(match (group, kind) {
+        (CALICO | CALICO_STORED, "GlobalNetworkPolicy") => &GLOBAL_POLICY,
+        (CALICO | CALICO_STORED, "NetworkPolicy") => &POLICY,
+        (CALICO | CALICO_STORED, "StagedGlobalNetworkPolicy") => &STAGED_GLOBAL_POLICY,
+        (CALICO | CALICO_STORED, "StagedNetworkPolicy") => &STAGED_POLICY,
+        (CALICO | CALICO_STORED, "StagedKubernetesNetworkPolicy") => &STAGED_KUBERNETES_POLICY,
+        (CALICO | CALICO_STORED, "Tier") => &TIER,
+        (CALICO | CALICO_STORED, "NetworkSet" | "GlobalNetworkSet") => &NETWORK_SET,
+        (CALICO | CALICO_STORED, "HostEndpoint") => &HOST_ENDPOINT,
+        (SLUICE, "ConnectivityClaim") => &CLAIM,
+        _ => return None,
+    })
+}
+
+const METADATA: Shape = Object(&[
+    ("name", Text),
+    ("generateName", Text),
+    ("namespace", Text),
+    ("selfLink", Text),
+    ("uid", Text),
+    ("resourceVersion", Text),
+    ("generation", Int),
+    ("creationTimestamp", Text),
+    ("deletionTimestamp", Text),
+    ("deletionGracePeriodSeconds", Int),
+    ("labels", Map(&Text)),
+    ("annotations", Map(&Text)),
+    ("ownerReferences", List(&Any)),
+    ("finalizers", List(&Text)),
+    ("managedFields", List(&Any)),
+]);
+
+const ENTITY: Shape = Object(&[
+    ("nets", List(&Text)),
+    ("notNets", List(&Text)),
+    ("selector", Text),
+    ("notSelector", Text),
+    ("namespaceSelector", Text),
+    ("serviceAccounts", Object(&[("names", List(&Text)), ("selector", Text)])),
+    ("ports", List(&IntOrText)),
+    ("notPorts", List(&IntOrText)),
+    ("services", Object(&[("name", Text), ("namespace", Text)])),
+]);
+
+const ICMP: Shape = Object(&[("type", Int), ("code", Int)]);
+
+const RULE: Shape = Object(&[
+    ("action", Text),
+    ("ipVersion", Int),
+    ("protocol", IntOrText),
+    ("notProtocol", IntOrText),
+    ("icmp", ICMP),
+    ("notICMP", ICMP),
+    ("source", ENTITY),
+    ("destination", ENTITY),
+    (
+        "http",
+        Object(&[
+            ("methods", List(&Text)),
+            ("paths", List(&Object(&[("exact", Text), ("prefix", Text)]))),
+            ("headers", List(&Any)),
+        ]),
+    ),
+    ("metadata", Object(&[("annotations", Map(&Text))])),
+]);
+
+const POLICY: Shape = Object(&[
+    ("tier", Text),
+    ("order", Number),
+    ("selector", Text),
+    ("serviceAccountSelector", Text),
+    ("types", List(&Text)),
+    ("ingress", List(&RULE)),
+    ("egress", List(&RULE)),
+    ("performanceHints", List(&Text)),
+]);
+
+const STAGED_POLICY: Shape = Object(&[
+    ("stagedAction", Text),
+    ("tier", Text),
+    ("order", Number),
+    ("selector", Text),
+    ("serviceAccountSelector", Text),
+    ("types", List(&Text)),
+    ("ingress", List(&RULE)),
+    ("egress", List(&RULE)),
+    ("performanceHints", List(&Text)),
+]);
+
+const GLOBAL_POLICY: Shape = Object(&[
+    ("tier", Text),
+    ("order", Number),
+    ("selector", Text),
+    ("namespaceSelector", Text),
+    ("serviceAccountSelector", Text),
+    ("types", List(&Text)),
+    ("ingress", List(&RULE)),
+    ("egress", List(&RULE)),
+    ("applyOnForward", Bool),
+    ("preDNAT", Bool),
+    ("doNotTrack", Bool),
+    ("performanceHints", List(&Text)),
+]);
+
+const STAGED_GLOBAL_POLICY: Shape = Object(&[
+    ("stagedAction", Text),
+    ("tier", Text),
+    ("order", Number),
+    ("selector", Text),
+    ("namespaceSelector", Text),
+    ("serviceAccountSelector", Text),
+    ("types", List(&Text)),
+    ("ingress", List(&RULE)),
+    ("egress", List(&RULE)),
+    ("applyOnForward", Bool),
+    ("preDNAT", Bool),
+    ("doNotTrack", Bool),
+    ("performanceHints", List(&Text)),
+]);
+
+const LABEL_SELECTOR: Shape = Object(&[
+    ("matchLabels", Map(&Text)),
+    ("matchExpressions", List(&Object(&[("key", Text), ("operator", Text), ("values", List(&Text))]))),
+]);
+
+const STAGED_KUBERNETES_POLICY: Shape = Object(&[
+    ("stagedAction", Text),
+    ("podSelector", LABEL_SELECTOR),
+    ("ingress", List(&Any)),
+    ("egress", List(&Any)),
+    ("policyTypes", List(&Text)),
+]);
+
+const TIER: Shape = Object(&[("order", Number), ("defaultAction", Text)]);
+
+const NETWORK_SET: Shape = Object(&[("nets", List(&Text))]);
+
+const HOST_ENDPOINT: Shape = Object(&[
+    ("node", Text),
+    ("interfaceName", Text),
+    ("expectedIPs", List(&Text)),
+    ("profiles", List(&Text)),
+    ("ports", List(&Object(&[("name", Text), ("protocol", IntOrText), ("port", Int)]))),
+]);
+
+const CLAIM_END: Shape = Object(&[
+    ("namespaceSelector", LABEL_SELECTOR),
+    ("podSelector", LABEL_SELECTOR),
+    ("cidr", Text),
+    ("except", List(&Text)),
+    ("outside", Bool),
+    ("nodes", LABEL_SELECTOR),
+    ("service", Object(&[("namespace", Text), ("name", Text)])),
+]);
+
+const CLAIM: Shape = Object(&[
+    ("text", Text),
+    ("from", List(&CLAIM_END)),
+    ("to", List(&CLAIM_END)),
+    ("ports", List(&Object(&[("protocol", IntOrText), ("port", IntOrText), ("endPort", Int)]))),
+    ("expect", Text),
+    ("families", List(&Text)),
+    ("futurePods", Bool),
+    ("statedReason", List(&Object(&[("kind", Text), ("group", Text), ("namespace", Text), ("name", Text)]))),
+]);
