@@ -19,6 +19,7 @@ pub mod patch;
 pub mod resource;
 pub mod runtime;
 pub mod selector;
+mod server;
 pub mod status;
 pub mod store;
 pub mod stream;
@@ -27,3 +28,4 @@ mod time;
 mod watch;
 
 pub use http::{Api, ApiConfig, Body, BoxError};
+pub use server::{Running, Server, ServerConfig, ServerError};

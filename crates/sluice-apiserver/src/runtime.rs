@@ -31,6 +31,11 @@ pub trait PodRuntime: Send + Sync + 'static {
     /// Opens a container's log. With `follow` the source ends when the container ends.
     fn logs(&self, request: LogRequest) -> BoxFuture<'_, Result<ByteSource, Status>>;
 
+    /// Connects to a port inside the pod's network namespace (127.0.0.1, then ::1), or says why not.
+    fn connect(&self, request: PortRequest) -> BoxFuture<'_, Result<(ByteSource, ByteSink), String>> {
+        Box::pin(async move { Err(format!("port {} cannot be forwarded here", request.port)) })
+    }
+
     /// Told after a pod was marked for deletion (`deletionTimestamp` set) or removed at once
     /// (`removed`), so that its sandbox is stopped. The runtime ends a marked pod with a DELETE of
     /// grace period 0 and the pod's uid as precondition (kubernetes-api 4.2).
@@ -90,6 +95,19 @@ pub enum ExitStatus {
     Code(i32),
     /// It could not be started or was lost, with the reason.
     Failed(String),
+}
+
+/// Which port of which pod to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRequest {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Uid of the pod.
+    pub uid: String,
+    /// Port inside the pod.
+    pub port: u16,
 }
 
 /// Which part of which log to read (kubernetes-api 9).

@@ -212,6 +212,12 @@ impl FieldSelector {
         self.0.iter().find(|r| !r.negated && r.field == "metadata.name").map(|r| r.value.as_str())
     }
 
+    /// Requires this name, too.
+    pub fn pin_name(&mut self, name: &str) {
+        let field = "metadata.name".to_string();
+        self.0.push(FieldRequirement { field, value: name.to_string(), negated: false });
+    }
+
     /// Whether an object satisfies every requirement.
     pub fn matches(&self, object: &Object) -> bool {
         self.0.iter().all(|r| {

@@ -253,6 +253,32 @@ impl Status {
         self
     }
 
+    /// Reads a Status document; reasons that are not known here become `Unknown`.
+    pub fn from_value(code: StatusCode, value: &Value) -> Status {
+        const REASONS: [&str; 17] = [
+            "AlreadyExists",
+            "BadRequest",
+            "Conflict",
+            "Expired",
+            "Forbidden",
+            "InternalError",
+            "Invalid",
+            "MethodNotAllowed",
+            "NotAcceptable",
+            "NotFound",
+            "RequestEntityTooLarge",
+            "RequestURITooLong",
+            "ServiceUnavailable",
+            "Timeout",
+            "TooManyRequests",
+            "Unauthorized",
+            "UnsupportedMediaType",
+        ];
+        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or("");
+        let reason = REASONS.into_iter().find(|r| *r == text("reason")).unwrap_or("Unknown");
+        Status::error(code, reason, text("message"))
+    }
+
     /// Whether this is a failure.
     pub fn is_failure(&self) -> bool {
         self.code.as_u16() >= 400

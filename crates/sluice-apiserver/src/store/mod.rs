@@ -133,6 +133,14 @@ impl Object {
         Object { key, revision, json, labels, fields }
     }
 
+    /// The same state under another revision, as a watcher sees an object that left its selection.
+    pub(crate) fn at_revision(&self, revision: u64) -> Object {
+        let mut value = self.value();
+        set_revision(&mut value, revision);
+        let json = Bytes::from(serde_json::to_vec(&value).expect("a JSON tree always serialises"));
+        Object::new(self.key.clone(), revision, &value, json)
+    }
+
     /// The object as a JSON tree.
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.json).expect("the store holds only JSON that it serialised itself")
