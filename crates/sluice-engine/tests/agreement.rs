@@ -8,6 +8,7 @@ use sluice_model::{Decision, LegReason, ObjectDelta, World, decide};
 use sluice_plan::{Cause, Judgement, Outcome, Plan, Simulator, Verdict};
 use sluice_testkit::{deltas_of, random_flow, random_world};
 
+/// How many worlds; `SLUICE_WORLDS` overrides it for long runs.
 const WORLDS: u64 = 4_000;
 const FLOWS: usize = 40;
 
@@ -24,7 +25,8 @@ fn difference(decision: &Decision, judgement: &Judgement) -> Option<String> {
     if allowed != decision.is_allowed() {
         return Some("the verdicts differ".into());
     }
-    let legs = [("egress", &decision.egress, &judgement.egress), ("ingress", &decision.ingress, &judgement.ingress)];
+    let legs =
+        [("egress", &decision.egress, &judgement.egress), ("ingress", &decision.ingress, &judgement.ingress)];
     legs.into_iter().find_map(|(name, law, plan)| match (law, plan) {
         (None, None) => None,
         (Some(law), Some(Outcome { cause, .. })) => {
@@ -38,6 +40,37 @@ fn difference(decision: &Decision, judgement: &Judgement) -> Option<String> {
         }
         _ => Some(format!("only one has the leg {name}")),
     })
+}
+
+/// What kinds of answers were compared.
+#[derive(Debug, Default)]
+struct Seen {
+    compared: usize,
+    shortcuts: usize,
+    by_rule: usize,
+    by_tier: usize,
+    by_profile: usize,
+    denied: usize,
+    contested: usize,
+}
+
+impl Seen {
+    fn note(&mut self, law: &Decision, plan: &Plan, flow: &Flow) {
+        self.compared += 1;
+        self.shortcuts += usize::from(law.shortcut.is_some());
+        self.denied += usize::from(!law.is_allowed());
+        for leg in law.legs() {
+            match leg.reason {
+                LegReason::Rule(_) => self.by_rule += 1,
+                LegReason::TierDefault { .. } => self.by_tier += 1,
+                LegReason::Profile { .. } => self.by_profile += 1,
+            }
+        }
+        let owners = |address| {
+            plan.endpoints.values().filter(move |e| e.addresses.iter().any(|(own, _)| *own == address))
+        };
+        self.contested += usize::from([flow.source, flow.destination].iter().any(|a| owners(*a).count() > 1));
+    }
 }
 
 fn disagreement(world: &World, flow: &Flow) -> Option<String> {
@@ -67,8 +100,9 @@ fn shrunk(world: &World, flow: &Flow) -> World {
 
 #[test]
 fn plan_and_law_agree_on_every_packet() {
-    let mut compared = 0;
-    for seed in 0..WORLDS {
+    let mut seen = Seen::default();
+    let worlds = std::env::var("SLUICE_WORLDS").ok().and_then(|n| n.parse().ok()).unwrap_or(WORLDS);
+    for seed in 0..worlds {
         let mut rng = StdRng::seed_from_u64(seed);
         let world = random_world(&mut rng);
         let plan = plan_of(&world, Scope::Cluster);
@@ -86,8 +120,14 @@ fn plan_and_law_agree_on_every_packet() {
                     plan_of(&world, Scope::Cluster),
                 );
             }
-            compared += 1;
+            seen.note(&law, &plan, &flow);
         }
     }
-    println!("{compared} connections compared, seeds 0 to {}", WORLDS - 1);
+    println!("seeds 0 to {}: {seen:?}", worlds - 1);
+    // A test that never meets a kind of answer says nothing about it.
+    let Seen { compared, shortcuts, by_rule, by_tier, by_profile, denied, contested } = seen;
+    assert!(compared >= 100_000);
+    for met in [shortcuts, by_rule, by_tier, by_profile, denied, contested] {
+        assert!(met > compared / 200, "too few of a kind");
+    }
 }

@@ -33,7 +33,7 @@ pub fn random_kubernetes_policy(rng: &mut impl Rng, policy_name: &str) -> Policy
     Policy {
         tier: "default".into(),
         order: Order::KUBERNETES,
-        subject: Subject::Kubernetes(label_selector(rng)),
+        subject: Subject::Kubernetes(maybe(rng, 0.5, label_selector).unwrap_or_default()),
         ingress: maybe(rng, 0.7, |rng| rules(rng, Direction::Ingress)),
         egress: maybe(rng, 0.5, |rng| rules(rng, Direction::Egress)),
         position: None,
@@ -67,7 +67,7 @@ pub fn random_calico_policy(rng: &mut impl Rng, policy_name: &str) -> Policy {
         tier: if rng.random_bool(0.5) { "default".into() } else { name(rng, &TIERS) },
         order: Order::new(maybe(rng, 0.7, |rng| f64::from(rng.random_range(999..=1001)))),
         subject: Subject::Calico {
-            selector: selector(rng),
+            selector: maybe(rng, 0.6, selector).unwrap_or_default(),
             namespace_selector: maybe(rng, 0.2, |rng| owner_selector(rng, &NAMESPACES))
                 .filter(|_| !namespaced),
             service_account_selector: maybe(rng, 0.15, |rng| owner_selector(rng, &ACCOUNTS)),
@@ -165,7 +165,7 @@ fn calico_rule(rng: &mut impl Rng, policy: &ObjectKey, direction: Direction) -> 
 }
 
 fn side(rng: &mut impl Rng) -> EntityRule {
-    if rng.random_bool(0.4) {
+    if rng.random_bool(0.55) {
         return EntityRule::default();
     }
     EntityRule {
