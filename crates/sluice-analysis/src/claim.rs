@@ -77,7 +77,8 @@ pub enum Expectation {
 
 /// Judges a claim on a snapshot.
 pub fn judge_claim(snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
-    let families: Vec<Family> = if claim.families.is_empty() { Family::BOTH.to_vec() } else { claim.families.clone() };
+    let families: Vec<Family> =
+        if claim.families.is_empty() { Family::BOTH.to_vec() } else { claim.families.clone() };
     let mut tally = Tally::default();
     for family in families {
         judge_family(snapshot, claim, family, &mut tally);
@@ -85,7 +86,10 @@ pub fn judge_claim(snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
     let mut result = tally.result(claim);
     if claim.future_pods && result.state.holds() {
         result.state = ClaimState::Undecided;
-        result.missing.push("pods that do not exist yet are not judged; say futurePods: false to ask about present ones".into());
+        result.missing.push(
+            "pods that do not exist yet are not judged; say futurePods: false to ask about present ones"
+                .into(),
+        );
     }
     if !claim.stated_reason.is_empty() {
         result.stated_reason_wrong = stated_reason_is_wrong(snapshot, claim, result.state);
@@ -113,8 +117,7 @@ fn judge_family(snapshot: &Snapshot, claim: &Claim, family: Family, tally: &mut 
     let targets = members(snapshot, &claim.to, family);
     let everything: Vec<Place>;
     let destinations = if claim.expect == Expectation::ReachOnly {
-        everything =
-            [snapshot.pods(family), snapshot.nodes(family), snapshot.outside(family, None)].concat();
+        everything = [snapshot.pods(family), snapshot.nodes(family), snapshot.outside(family, None)].concat();
         &everything
     } else {
         &targets
@@ -151,7 +154,14 @@ fn judge_family(snapshot: &Snapshot, claim: &Claim, family: Family, tally: &mut 
 
 /// Keeps the first witness found, but prefers one that somebody answers: a pod or node before an unknown address, a usual
 /// port before another.
-fn note(slot: &mut Option<Witness>, snapshot: &Snapshot, from: &Place, to: &Place, set: &TransportSet, allowed: bool) {
+fn note(
+    slot: &mut Option<Witness>,
+    snapshot: &Snapshot,
+    from: &Place,
+    to: &Place,
+    set: &TransportSet,
+    allowed: bool,
+) {
     let Some(transport) = set.example(snapshot.preferred_ports()) else { return };
     let witness = Witness {
         from: from.name.clone(),
@@ -176,24 +186,45 @@ impl Tally {
             }
             Expectation::Allow => match self.denied {
                 Some(w) => (ClaimState::Fails, Some(w.clone()), format!("{w}: {policies}")),
-                None => (ClaimState::Holds, self.allowed, format!("every connection of the question is allowed: {policies}")),
+                None => (
+                    ClaimState::Holds,
+                    self.allowed,
+                    format!("every connection of the question is allowed: {policies}"),
+                ),
             },
             Expectation::Deny => match self.beyond {
                 Some(w) => (ClaimState::Fails, Some(w.clone()), format!("{w}: {policies}")),
-                None => (ClaimState::Holds, None, format!("no connection of the question is allowed: {policies}")),
+                None => {
+                    (ClaimState::Holds, None, format!("no connection of the question is allowed: {policies}"))
+                }
             },
             Expectation::AllowOnly => match (self.beyond, self.allowed) {
-                (Some(w), _) => (ClaimState::Fails, Some(w.clone()), format!("{w}, which is not listed: {policies}")),
+                (Some(w), _) => {
+                    (ClaimState::Fails, Some(w.clone()), format!("{w}, which is not listed: {policies}"))
+                }
                 (None, None) => (ClaimState::Vacuous, None, format!("nothing at all is allowed: {policies}")),
-                (None, Some(w)) => (ClaimState::Holds, Some(w), format!("only listed ports are allowed: {policies}")),
+                (None, Some(w)) => {
+                    (ClaimState::Holds, Some(w), format!("only listed ports are allowed: {policies}"))
+                }
             },
             Expectation::ReachOnly => match (self.beyond, self.allowed) {
                 (Some(w), _) => (ClaimState::Fails, Some(w.clone()), format!("{w}: {policies}")),
-                (None, None) => (ClaimState::Vacuous, None, format!("nothing at all is reachable: {policies}")),
-                (None, Some(w)) => (ClaimState::Holds, Some(w), format!("nothing else is reachable: {policies}")),
+                (None, None) => {
+                    (ClaimState::Vacuous, None, format!("nothing at all is reachable: {policies}"))
+                }
+                (None, Some(w)) => {
+                    (ClaimState::Holds, Some(w), format!("nothing else is reachable: {policies}"))
+                }
             },
         };
-        ClaimResult { state, witness, reason, missing: Vec::new(), depends_on: Vec::new(), stated_reason_wrong: false }
+        ClaimResult {
+            state,
+            witness,
+            reason,
+            missing: Vec::new(),
+            depends_on: Vec::new(),
+            stated_reason_wrong: false,
+        }
     }
 }
 
@@ -207,7 +238,7 @@ fn listed_ports(claim: &Claim, family: Family) -> TransportSet {
 }
 
 /// The members of `ends` in one family.
-fn members(snapshot: &Snapshot, ends: &Ends, family: Family) -> Vec<Place> {
+pub(crate) fn members(snapshot: &Snapshot, ends: &Ends, family: Family) -> Vec<Place> {
     let mut places = BTreeSet::new();
     for peer in ends {
         match peer {
@@ -220,14 +251,16 @@ fn members(snapshot: &Snapshot, ends: &Ends, family: Family) -> Vec<Place> {
             }
             Peer::Pods { .. } | Peer::Nodes(_) | Peer::Service(..) => {
                 let inside = [snapshot.pods(family), snapshot.nodes(family)].concat();
-                places.extend(inside.into_iter().filter(|p| is_member(snapshot, std::slice::from_ref(peer), p)));
+                places.extend(
+                    inside.into_iter().filter(|p| is_member(snapshot, std::slice::from_ref(peer), p)),
+                );
             }
         }
     }
     places.into_iter().collect()
 }
 
-fn is_member(snapshot: &Snapshot, ends: &[Peer], place: &Place) -> bool {
+pub(crate) fn is_member(snapshot: &Snapshot, ends: &[Peer], place: &Place) -> bool {
     let world = snapshot.world();
     ends.iter().any(|peer| match peer {
         Peer::Pods { namespaces, pods } => {

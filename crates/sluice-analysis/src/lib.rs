@@ -14,10 +14,12 @@
 
 mod claim;
 mod reach;
+mod sample;
 mod snapshot;
 mod transport;
 
 pub use claim::{Claim, Ends, Expectation, Peer, judge_claim};
 pub use reach::{reachability, rows_between};
+pub use sample::{Sample, judge_samples, samples};
 pub use snapshot::{Place, Snapshot};
 pub use transport::TransportSet;

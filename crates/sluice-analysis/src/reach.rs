@@ -14,10 +14,11 @@ pub fn reachability(
 ) -> Reachability {
     let mut rows = Vec::new();
     for family in Family::BOTH {
-        let places: Vec<Place> = [snapshot.pods(family), snapshot.nodes(family), snapshot.outside(family, None)]
-            .into_iter()
-            .flatten()
-            .collect();
+        let places: Vec<Place> =
+            [snapshot.pods(family), snapshot.nodes(family), snapshot.outside(family, None)]
+                .into_iter()
+                .flatten()
+                .collect();
         let sources: Vec<&Place> = places.iter().filter(|p| from(p)).collect();
         let destinations: Vec<&Place> = places.iter().filter(|p| to(p)).collect();
         rows.extend(rows_between(snapshot, family, &sources, &destinations));

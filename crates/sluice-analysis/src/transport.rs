@@ -172,9 +172,11 @@ impl TransportSet {
     /// Is `transport` in it?
     pub fn contains(&self, transport: &Transport) -> bool {
         match transport {
-            Transport::Ports { protocol, source, destination } => self.ports.get(protocol).is_some_and(|boxes| {
-                boxes.iter().any(|b| b.sources.contains(*source) && b.destinations.contains(*destination))
-            }),
+            Transport::Ports { protocol, source, destination } => {
+                self.ports.get(protocol).is_some_and(|boxes| {
+                    boxes.iter().any(|b| b.sources.contains(*source) && b.destinations.contains(*destination))
+                })
+            }
             Transport::Icmp { type_, code } => {
                 self.icmp.contains(usize::from(*type_) * 256 + usize::from(*code))
             }
@@ -206,7 +208,10 @@ impl TransportSet {
             Family::V6 => 128,
         };
         from_box(Protocol::TCP)
-            .or_else(|| self.contains(&Transport::Icmp { type_: echo, code: 0 }).then_some(Transport::Icmp { type_: echo, code: 0 }))
+            .or_else(|| {
+                self.contains(&Transport::Icmp { type_: echo, code: 0 })
+                    .then_some(Transport::Icmp { type_: echo, code: 0 })
+            })
             .or_else(|| from_box(Protocol::UDP))
             .or_else(|| from_box(Protocol::SCTP))
             .or_else(|| from_box(Protocol::UDPLITE))
@@ -227,7 +232,10 @@ impl TransportSet {
             rows.push(AllowedPorts { protocol: protocol.to_string(), ports });
         }
         if !self.icmp.is_empty() {
-            rows.push(AllowedPorts { protocol: Protocol::icmp_of(self.family).to_string(), ports: Vec::new() });
+            rows.push(AllowedPorts {
+                protocol: Protocol::icmp_of(self.family).to_string(),
+                ports: Vec::new(),
+            });
         }
         if self.others == Self::all(self.family).others {
             rows.push(AllowedPorts { protocol: "other".into(), ports: Vec::new() });
@@ -269,7 +277,10 @@ fn subtract_boxes(left: &[PortBox], right: &[PortBox]) -> Vec<PortBox> {
                 let common = b.sources.intersect(&cut.sources);
                 // beside the cut, then above and below it
                 let pieces = [
-                    PortBox { sources: b.sources.subtract(&cut.sources), destinations: b.destinations.clone() },
+                    PortBox {
+                        sources: b.sources.subtract(&cut.sources),
+                        destinations: b.destinations.clone(),
+                    },
                     PortBox { sources: common, destinations: b.destinations.subtract(&cut.destinations) },
                 ];
                 pieces.into_iter().filter(|p| !p.sources.is_empty() && !p.destinations.is_empty())

@@ -1,1 +1,29 @@
-//! The plan in the kernel: nftables, conntrack revocation, read-back.
+//! The plan in the kernel: nftables, revocation of live flows, read-back.
+//!
+//! ```text
+//!   Plan + Site ──compile──► Table (desired) ──diff──► add → switch → remove ──netlink──► kernel
+//!                                 ▲                                                          │
+//!                                 └────────────── resync ◄────────── Table (read back) ◄─────┤
+//!                                             rule_on(table, flow) ◄─────────────────────────┘
+//! ```
+//!
+//! [`Nft`] is the backend: it keeps the table that it believes the kernel to hold, compiles the one that a plan asks for and
+//! carries out the difference make-before-break. The same difference, taken against the table read back, adopts the state of
+//! an earlier agent and repairs foreign changes; nothing is ever flushed. [`rule_on`] runs a packet through a table as read back:
+//! the programmed truth. [`revoke`] cuts live flows that a new plan denies.
+//!
+//! Invariants: this crate chooses no policy; every per-leg chain ends in drop; an address that no map knows is dropped.
+#![forbid(unsafe_code)]
+
+mod backend;
+mod compile;
+mod error;
+pub mod layout;
+mod revoke;
+mod ruling;
+
+pub use backend::{Nft, Programmed, Quarantined, RuleCount, rule_counts};
+pub use compile::{Site, compile};
+pub use error::Error;
+pub use revoke::{Revoked, forget, revoke};
+pub use ruling::{End, Ruling, RulingError, interface_of, rule_on};

@@ -1,0 +1,48 @@
+//! Names and numbers that are fixed in the kernel (docs/kernel.md lists them; nothing later moves them).
+
+/// The table, family inet.
+pub const TABLE: &str = "sluice";
+/// Host ends of pods begin so (networking 2).
+pub const POD_PREFIX: &str = "slu";
+
+/// Base chain at prerouting −300: source check and tunnel guard.
+pub const GUARD: &str = "guard";
+/// Base chain at forward 0: policy.
+pub const FORWARD: &str = "forward";
+/// Base chain at input 0: policy of pods towards their own node.
+pub const INPUT: &str = "input";
+/// Regular chain: may a pod's interface use this source address?
+pub const SOURCE: &str = "source";
+/// Regular chain: what every packet from or to a pod must be, before policy.
+pub const SANE: &str = "sane";
+/// Regular chain: dispatch to the egress leg of the source.
+pub const FROM_POD: &str = "from-pod";
+/// Regular chain: dispatch to the ingress leg of the destination.
+pub const TO_POD: &str = "to-pod";
+/// Regular chain: from a pod to its own node.
+pub const TO_NODE: &str = "to-node";
+
+/// Hash sets `ifname . address`: the addresses that a pod interface owns, per family.
+pub const OWN: [&str; 2] = ["own4", "own6"];
+/// Verdict maps `source address → egress leg`, per family.
+pub const EGRESS: [&str; 2] = ["egress4", "egress6"];
+/// Verdict maps `destination address → ingress leg`, per family.
+pub const INGRESS: [&str; 2] = ["ingress4", "ingress6"];
+/// Hash sets of underlay addresses of nodes, per family: who may send tunnel packets, whom pods may not.
+pub const NODES: [&str; 2] = ["node4", "node6"];
+
+/// Priority of [`GUARD`]: before conntrack (−200).
+pub const GUARD_PRIORITY: i32 = -300;
+/// Priority of [`FORWARD`] and [`INPUT`]: after DNAT, before SNAT.
+pub const FILTER_PRIORITY: i32 = 0;
+
+/// ICMP types that report an error about another packet (semantics 1.7).
+pub const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
+/// First and last ICMPv6 error type (semantics 1.7).
+pub const ICMPV6_ERRORS: (u8, u8) = (1, 4);
+/// Neighbour discovery that a pod may send (semantics 1.7): solicitation of routers and neighbours, advertisement.
+pub const ND_FROM_POD: [u8; 3] = [133, 135, 136];
+/// Multicast listener messages (semantics 1.7).
+pub const MLD: [u8; 4] = [130, 131, 132, 143];
+/// IPIP, which could carry any inner source (semantics 1.7).
+pub const IPIP: u8 = 4;

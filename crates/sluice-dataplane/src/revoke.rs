@@ -1,0 +1,1 @@
+//! Cutting live flows.
