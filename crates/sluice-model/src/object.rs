@@ -376,14 +376,18 @@ impl Object {
         match self {
             Object::Namespace(o) => ObjectKey::new(Kind::Namespace, "", o.name.clone()),
             Object::Node(o) => ObjectKey::new(Kind::Node, "", o.name.clone()),
-            Object::ServiceAccount(o) => ObjectKey::new(Kind::ServiceAccount, o.namespace.clone(), o.name.clone()),
+            Object::ServiceAccount(o) => {
+                ObjectKey::new(Kind::ServiceAccount, o.namespace.clone(), o.name.clone())
+            }
             Object::Tier(o) => ObjectKey::new(Kind::Tier, "", o.name.clone()),
             Object::NetworkSet(o) if o.namespace.is_empty() => {
                 ObjectKey::new(Kind::GlobalNetworkSet, "", o.name.clone())
             }
             Object::NetworkSet(o) => ObjectKey::new(Kind::NetworkSet, o.namespace.clone(), o.name.clone()),
             Object::Service(o) => ObjectKey::new(Kind::Service, o.namespace.clone(), o.name.clone()),
-            Object::EndpointSlice(o) => ObjectKey::new(Kind::EndpointSlice, o.namespace.clone(), o.name.clone()),
+            Object::EndpointSlice(o) => {
+                ObjectKey::new(Kind::EndpointSlice, o.namespace.clone(), o.name.clone())
+            }
             Object::Pod(o) => ObjectKey::new(Kind::Pod, o.key.namespace.clone(), o.key.name.clone()),
             Object::Policy(o) => o.key.clone(),
         }
