@@ -12,6 +12,7 @@
 //!
 //! Start at [`load`] and [`to_model`].
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admission;
 mod claim;

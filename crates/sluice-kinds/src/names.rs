@@ -43,7 +43,7 @@ fn subdomain_problems(name: &str) -> Vec<String> {
     if name.len() > 253 {
         problems.push(too_long(253));
     }
-    if !name.split('.').all(|part| is_label(part)) {
+    if !name.split('.').all(is_label) {
         problems.push(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
              start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \

@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::convert::defaulted_types;
-use crate::field::Field;
+use crate::convert::{defaulted_types, has_rules};
 use crate::kinds::{CALICO, CALICO_STORED, SLUICE};
 
 /// Where Calico keeps the labels and annotations of a v3 object in the stored one.
@@ -43,7 +42,7 @@ fn network_policy(value: &mut Value, types: &str) {
     }
     set(spec, "podSelector", json!({}));
     if is_empty_list(spec.get(types)) {
-        let egress = spec.get("egress").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+        let egress = spec.get("egress").is_some_and(has_rules);
         let written = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
         spec.insert(types.to_owned(), written);
     }
@@ -55,11 +54,7 @@ fn calico(kind: &str, value: &mut Value) {
         network_policy(value, "policyTypes");
     }
     let Value::Object(fields) = value else { return };
-    let spec = fields.entry("spec").or_insert_with(|| json!({}));
-    if spec.is_null() {
-        *spec = json!({});
-    }
-    let Value::Object(spec) = spec else { return };
+    let Some(spec) = object_or_new(fields, "spec") else { return };
     if staged {
         set(spec, "stagedAction", json!("Set"));
     }
@@ -70,19 +65,15 @@ fn calico(kind: &str, value: &mut Value) {
                 spec.insert("tier".into(), json!("default"));
             }
             if is_empty_list(spec.get("types")) {
-                let read = Value::Object(std::mem::take(spec));
-                let root = Field::root(&read);
-                let types = defaulted_types(&root.get("ingress"), &root.get("egress"));
-                if let Value::Object(read) = read {
-                    *spec = read;
-                }
+                let rules = |name: &str| spec.get(name).unwrap_or(&Value::Null);
+                let types = defaulted_types(rules("ingress"), rules("egress"));
                 let names: Vec<Value> =
                     types.iter().map(|direction| json!(format!("{direction:?}"))).collect();
                 spec.insert("types".into(), Value::Array(names));
             }
             let tier = spec.get("tier").and_then(Value::as_str).map(str::to_owned);
             if let (Some(tier), Some(metadata)) = (tier, object(value, "metadata"))
-                && let Value::Object(labels) = metadata.entry("labels").or_insert_with(|| json!({}))
+                && let Some(labels) = object_or_new(metadata, "labels")
             {
                 labels.insert(TIER_LABEL.into(), json!(tier));
             }
@@ -112,11 +103,7 @@ fn unfold_stored_metadata(value: &mut Value) {
     }
     for name in ["labels", "annotations"] {
         let Some(entries) = inner.get(name).and_then(Value::as_object) else { continue };
-        let own = metadata.entry(name).or_insert_with(|| json!({}));
-        if own.is_null() {
-            *own = json!({});
-        }
-        if let Value::Object(own) = own {
+        if let Some(own) = object_or_new(metadata, name) {
             own.extend(entries.iter().filter(|(_, v)| v.is_string()).map(|(k, v)| (k.clone(), v.clone())));
         }
     }
@@ -124,6 +111,12 @@ fn unfold_stored_metadata(value: &mut Value) {
 
 fn object<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Map<String, Value>> {
     value.get_mut(name)?.as_object_mut()
+}
+
+/// The object `name`, made if it is absent or null.
+fn object_or_new<'a>(fields: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut Map<String, Value>> {
+    set(fields, name, json!({}));
+    fields.get_mut(name)?.as_object_mut()
 }
 
 fn set(fields: &mut Map<String, Value>, name: &str, default: Value) {

@@ -10,7 +10,7 @@ use sluice_model::{
 use sluice_report::Code;
 
 use super::calico_rule::read_rule;
-use super::network_policy::{read_cidr, type_name, written_types};
+use super::network_policy::{has_rules, read_cidr, type_name, written_types};
 use super::{Reader, Unreadable};
 use crate::field::{Field, shown};
 use crate::kinds::{CALICO_STORED, Gvk};
@@ -112,7 +112,7 @@ fn types(reader: &mut Reader<'_>, spec: &Field<'_>, raw: bool) -> Vec<Direction>
     if let Some(types) = written_types(reader, &field) {
         return types;
     }
-    let types = defaulted_types(&spec.get("ingress"), &spec.get("egress"));
+    let types = defaulted_types(spec.get("ingress").value, spec.get("egress").value);
     if raw {
         let names: Vec<_> = types.iter().map(|direction| type_name(*direction)).collect();
         let message =
@@ -123,14 +123,8 @@ fn types(reader: &mut Reader<'_>, spec: &Field<'_>, raw: bool) -> Vec<Direction>
 }
 
 /// The directions of a policy that names none: those it has rules for, or ingress if it has none (3.2).
-pub(crate) fn defaulted_types(ingress: &Field<'_>, egress: &Field<'_>) -> Vec<Direction> {
-    // a list that cannot be read stands for rules: closed, not open
-    let has = |field: &Field<'_>| match field.value {
-        Value::Null => false,
-        Value::Array(rules) => !rules.is_empty(),
-        _ => true,
-    };
-    match (has(ingress), has(egress)) {
+pub(crate) fn defaulted_types(ingress: &Value, egress: &Value) -> Vec<Direction> {
+    match (has_rules(ingress), has_rules(egress)) {
         (_, false) => vec![Direction::Ingress],
         (false, true) => vec![Direction::Egress],
         (true, true) => Direction::BOTH.to_vec(),

@@ -338,12 +338,15 @@ fn read_port(reader: &mut Reader<'_>, field: &Field<'_>) -> Result<PortMatch, Un
     })
 }
 
+/// Namespace and name of a Service.
+type ServiceName = (Arc<str>, Arc<str>);
+
 /// `services` of one side, which excludes most other criteria of it (3.9).
 fn service(
     reader: &mut Reader<'_>,
     side: &Field<'_>,
     allowed: bool,
-) -> Result<Option<(Arc<str>, Arc<str>)>, Unreadable> {
+) -> Result<Option<ServiceName>, Unreadable> {
     let field = side.get("services");
     if field.is_null() {
         return Ok(None);

@@ -10,6 +10,7 @@ mod network_policy;
 mod pod;
 
 pub(crate) use calico::defaulted_types;
+pub(crate) use network_policy::has_rules;
 
 use std::sync::Arc;
 

@@ -98,15 +98,20 @@ pub(super) fn written_types(reader: &mut Reader<'_>, field: &Field<'_>) -> Optio
 }
 
 fn policy_types(reader: &mut Reader<'_>, spec: &Field<'_>) -> Vec<Direction> {
-    written_types(reader, &spec.get("policyTypes")).unwrap_or_else(|| {
-        // an `egress` that is no list stands for rules that cannot be read: closed, not open
-        let has_egress = match spec.get("egress").value {
-            Value::Null => false,
-            Value::Array(rules) => !rules.is_empty(),
-            _ => true,
-        };
-        if has_egress { Direction::BOTH.to_vec() } else { vec![Direction::Ingress] }
+    let written = written_types(reader, &spec.get("policyTypes"));
+    written.unwrap_or_else(|| match has_rules(spec.get("egress").value) {
+        true => Direction::BOTH.to_vec(),
+        false => vec![Direction::Ingress],
     })
+}
+
+/// Whether a list of rules has one. A list that cannot be read stands for rules: closed, not open.
+pub(crate) fn has_rules(rules: &Value) -> bool {
+    match rules {
+        Value::Null => false,
+        Value::Array(rules) => !rules.is_empty(),
+        _ => true,
+    }
 }
 
 fn read_rules(reader: &mut Reader<'_>, field: &Field<'_>, direction: Direction) -> Vec<Rule> {
