@@ -12,7 +12,7 @@ use crate::classes::Census;
 use crate::criterion::{Answers, Criteria};
 use crate::entity::{Entities, PodView};
 use crate::identity::Identity;
-use crate::legs::{Legs, SubjectMatch, enforced};
+use crate::legs::{LegNumber, Legs, SubjectMatch, enforced};
 use crate::lower::LoweredPolicy;
 use crate::objects::{changes_nothing, keys_of};
 use crate::state::{PolicyState, policy_states};
@@ -171,27 +171,29 @@ impl Engine {
         let classes = identity.classes(census.hosts(), census.ranges(), old);
 
         let mut legs = Legs::new(&tiers, &lowered, &classes);
-        let mut subjects: BTreeMap<(&PodKey, IpAddr), Subject> = BTreeMap::new();
+        let mut of_address: BTreeMap<(&PodKey, IpAddr), (LegNumber, LegNumber)> = BTreeMap::new();
         for (key, view) in &local {
             let owned = entities.owned_by(view);
             let applies = applies.get(key).map(Vec::as_slice).unwrap_or_default();
             for &address in &owned {
                 let own = own_answers(&census, view, address, &owned);
-                let subject = Subject {
-                    ingress: legs.leg(Direction::Ingress, applies, &own, identity),
-                    egress: legs.leg(Direction::Egress, applies, &own, identity),
-                };
-                subjects.insert((key, address), subject);
+                let ingress = legs.leg(Direction::Ingress, applies, &own, identity);
+                let egress = legs.leg(Direction::Egress, applies, &own, identity);
+                of_address.insert((key, address), (ingress, egress));
             }
         }
+        let subjects: BTreeMap<(LegNumber, LegNumber), Arc<Subject>> =
+            of_address.values().map(|pair| (*pair, Arc::new(legs.subject(*pair)))).collect();
         let functions = std::mem::take(&mut legs.functions);
         identity.retire(&functions);
-        let ids = identity.subjects(&subjects, old);
+        let ids = identity.subjects(&of_address, &subjects, old);
         *states = policy_states(&tiers, &lowered, &applies, &classes, world);
 
         let endpoints = local.iter().map(|(key, view)| {
-            let addresses =
-                entities.owned_by(view).into_iter().map(|address| (address, ids[&(*key, address)]));
+            let addresses = entities
+                .owned_by(view)
+                .into_iter()
+                .map(|address| (address, ids[&of_address[&(*key, address)]]));
             let endpoint = Endpoint {
                 uid: view.pod.uid.clone(),
                 node: view.pod.node.clone(),
@@ -203,11 +205,7 @@ impl Engine {
             generation: 0,
             revisions: Revisions::new(),
             endpoints: endpoints.collect(),
-            subjects: ids
-                .iter()
-                .map(|(at, id)| (*id, &subjects[at]))
-                .map(|(id, s)| (id, Arc::new(s.clone())))
-                .collect(),
+            subjects: subjects.into_iter().map(|(pair, subject)| (ids[&pair], subject)).collect(),
             functions,
             hosts: classes.hosts,
             ranges: classes.ranges,

@@ -12,6 +12,7 @@ use sluice_model::PodKey;
 use sluice_plan::{ClassId, FunctionId, Plan, PortFunction, Subject, SubjectId};
 
 use crate::classes::ClassKey;
+use crate::legs::LegNumber;
 
 /// The ids of the last flush, and the next free ones.
 #[derive(Debug, Default)]
@@ -83,29 +84,30 @@ impl Identity {
     }
 
     /// Gives subjects their ids: by content first, then by the endpoint addresses that have them.
-    pub(crate) fn subjects<'k>(
+    pub(crate) fn subjects(
         &mut self,
-        of: &BTreeMap<(&'k PodKey, IpAddr), Subject>,
+        of_address: &BTreeMap<(&PodKey, IpAddr), (LegNumber, LegNumber)>,
+        subjects: &BTreeMap<(LegNumber, LegNumber), Arc<Subject>>,
         old: &Plan,
-    ) -> BTreeMap<(&'k PodKey, IpAddr), SubjectId> {
-        let subjects: Vec<&Subject> = of.values().collect::<BTreeSet<_>>().into_iter().collect();
-        let index =
-            |subject: &Subject| subjects.binary_search(&subject).expect("every subject is in the list");
-        let known: BTreeMap<&Subject, SubjectId> =
+    ) -> BTreeMap<(LegNumber, LegNumber), SubjectId> {
+        let index: BTreeMap<(LegNumber, LegNumber), usize> = subjects.keys().copied().zip(0..).collect();
+        let known: HashMap<&Subject, SubjectId> =
             old.subjects.iter().map(|(id, s)| (s.as_ref(), *id)).collect();
-        let addresses =
-            old.endpoints.iter().flat_map(|(key, e)| e.addresses.iter().map(move |(a, id)| ((key, *a), *id)));
-        let before: BTreeMap<(&PodKey, IpAddr), SubjectId> = addresses.collect();
+        let before: BTreeMap<(&PodKey, IpAddr), SubjectId> = old
+            .endpoints
+            .iter()
+            .flat_map(|(key, e)| e.addresses.iter().map(move |(address, id)| ((key, *address), *id)))
+            .collect();
         let mut votes = Votes::new();
-        for (address, subject) in of {
-            if let Some(id) = before.get(address) {
-                *votes.entry((index(subject), *id)).or_default() += 1;
+        for (at, pair) in of_address {
+            if let Some(id) = before.get(at) {
+                *votes.entry((index[pair], *id)).or_default() += 1;
             }
         }
-        let exact = subjects.iter().map(|subject| known.get(subject).copied()).collect();
+        let exact = subjects.values().map(|subject| known.get(subject.as_ref()).copied()).collect();
         let next = &mut self.next_subject;
         let ids = inherit(exact, votes, || SubjectId(fresh(next)));
-        of.iter().map(|(address, subject)| (*address, ids[index(subject)])).collect()
+        subjects.keys().copied().zip(ids).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluice_addr::Family;
 use sluice_model::{Direction, Kind, Policy, Subject as Selects, Tier, World};
-use sluice_plan::{Cause, FunctionId, Leg, Outcome, PortFunction, TierStage, Verdict};
+use sluice_plan::{Cause, FunctionId, Leg, Outcome, PortFunction, Subject, TierStage, Verdict};
 use sluice_selector::Selector;
 
 use crate::classes::ClassKey;
@@ -83,12 +83,19 @@ pub(crate) struct LegKey {
     own: [Answers; 2],
 }
 
+/// The place of a leg among the different ones of a flush. Equal legs have one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LegNumber(usize);
+
 /// Policy that applies to some endpoint, lowered; and the legs built from it so far.
 pub(crate) struct Legs<'a> {
     tiers: &'a [(Tier, Vec<Arc<Policy>>)],
     lowered: &'a HashMap<(usize, usize), LoweredPolicy>,
     classes: &'a Classes,
-    built: BTreeMap<LegKey, Leg>,
+    /// The different legs so far, and the number of each.
+    numbers: HashMap<Arc<Leg>, LegNumber>,
+    legs: Vec<Arc<Leg>>,
+    built: BTreeMap<LegKey, LegNumber>,
     /// The functions that the built legs use.
     pub(crate) functions: BTreeMap<FunctionId, Arc<PortFunction>>,
 }
@@ -99,7 +106,8 @@ impl<'a> Legs<'a> {
         lowered: &'a HashMap<(usize, usize), LoweredPolicy>,
         classes: &'a Classes,
     ) -> Self {
-        Legs { tiers, lowered, classes, built: BTreeMap::new(), functions: BTreeMap::new() }
+        let (numbers, legs) = (HashMap::new(), Vec::new());
+        Legs { tiers, lowered, classes, numbers, legs, built: BTreeMap::new(), functions: BTreeMap::new() }
     }
 
     /// The leg of an endpoint that the policies `applies` select; `own` answers about its address of each family.
@@ -109,7 +117,7 @@ impl<'a> Legs<'a> {
         applies: &[(usize, usize)],
         own: &[Answers; 2],
         identity: &mut Identity,
-    ) -> Leg {
+    ) -> LegNumber {
         let mut stages: Vec<(usize, Vec<usize>)> = Vec::new();
         let mut asked: BTreeSet<CriterionId> = BTreeSet::new();
         for &(tier, index) in applies {
@@ -124,12 +132,22 @@ impl<'a> Legs<'a> {
             }
         }
         let key = LegKey { direction, stages, own: own.each_ref().map(|answers| answers.restricted(&asked)) };
-        if let Some(leg) = self.built.get(&key) {
-            return leg.clone();
+        if let Some(number) = self.built.get(&key) {
+            return *number;
         }
-        let leg = self.build(&key, identity);
-        self.built.insert(key, leg.clone());
-        leg
+        let leg = Arc::new(self.build(&key, identity));
+        let number = *self.numbers.entry(leg.clone()).or_insert_with(|| {
+            self.legs.push(leg);
+            LegNumber(self.legs.len() - 1)
+        });
+        self.built.insert(key, number);
+        number
+    }
+
+    /// The subject that has these legs.
+    pub(crate) fn subject(&self, (ingress, egress): (LegNumber, LegNumber)) -> Subject {
+        let leg = |number: LegNumber| (*self.legs[number.0]).clone();
+        Subject { ingress: leg(ingress), egress: leg(egress) }
     }
 
     fn build(&mut self, key: &LegKey, identity: &mut Identity) -> Leg {

@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_GOLDENS=1 cargo test -p sluice-engine --test scenario` rewrites the texts.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -92,7 +94,7 @@ fn full_isolation() -> Object {
 fn deny_all(name: &str, order: Option<f64>, explicit: bool) -> Object {
     let key = ObjectKey::new(Kind::GlobalNetworkPolicy, "", name);
     let rules = |path: &str, line| match explicit {
-        true => vec![rule(&key, path, line, Action::Deny, RuleBody::Calico(Box::new(CalicoRule::default())))],
+        true => vec![rule(&key, path, line, Action::Deny, RuleBody::Calico(Box::<CalicoRule>::default()))],
         false => Vec::new(),
     };
     let selector = Selector::parse("all()").unwrap();
