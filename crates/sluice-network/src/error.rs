@@ -8,6 +8,7 @@ use sluice_addr::{Cidr, Family};
 use thiserror::Error;
 
 use crate::identity::AttachmentId;
+use crate::overlay::MacAddress;
 
 /// An operation of this crate that failed. [`NetworkError::cni_code`] gives the number a CNI runtime sees.
 #[derive(Debug, Error)]
@@ -106,7 +107,7 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
-    /// The kernel refused a change.
+    /// The kernel refused a change, or could not be read.
     #[error("cannot {operation} {object}")]
     Kernel {
         /// What was tried.
@@ -115,7 +116,21 @@ pub enum NetworkError {
         object: String,
         /// What the kernel said.
         #[source]
-        source: io::Error,
+        source: Box<sluice_netlink::Error>,
+    },
+    /// A link disappeared while it was worked on, or was never there.
+    #[error("there is no link {0}")]
+    NoLink(String),
+    /// Another service proxy is at work.
+    #[error("{0} exists: kube-proxy runs here, and the lab's proxy does not start beside it")]
+    OtherProxy(&'static str),
+    /// Something else keeps changing a MAC.
+    #[error("link {link} does not keep its MAC {wanted}; does another program manage it?")]
+    Mac {
+        /// The host end.
+        link: String,
+        /// What it should be.
+        wanted: MacAddress,
     },
 }
 
@@ -124,19 +139,36 @@ impl NetworkError {
         Self::Identity { what, value: value.chars().take(64).collect() }
     }
 
+    pub(crate) fn kernel(
+        operation: &'static str,
+        object: impl Into<String>,
+        source: sluice_netlink::Error,
+    ) -> Self {
+        Self::Kernel { operation, object: object.into(), source: Box::new(source) }
+    }
+
+    pub(crate) fn gone(link: &str) -> Self {
+        Self::NoLink(link.to_owned())
+    }
+
     /// The CNI error code (networking 4.4): 4 environment, 5 I/O, 7 configuration, 11 try again later, 100 no
     /// free address, 101 already exists, 103 host port in use, 999 internal.
     #[must_use]
     pub fn cni_code(&self) -> u32 {
         match self {
             Self::Identity { .. } => 4,
-            Self::Store { .. } | Self::Namespace { .. } | Self::Sysctl { .. } | Self::Kernel { .. } => 5,
+            Self::Store { .. }
+            | Self::Namespace { .. }
+            | Self::Sysctl { .. }
+            | Self::Kernel { .. }
+            | Self::NoLink(_)
+            | Self::Mac { .. } => 5,
             Self::Address { .. } => 7,
             Self::NoRange => 11,
             Self::NoAddress { .. } => 100,
             Self::Exists { .. } => 101,
             Self::HostPort { .. } => 103,
-            Self::Unknown(_) | Self::Phase { .. } | Self::RecordSize(_) => 999,
+            Self::Unknown(_) | Self::OtherProxy(_) | Self::Phase { .. } | Self::RecordSize(_) => 999,
         }
     }
 }

@@ -12,10 +12,14 @@
 //! blackholed. Only owned objects are ever changed. Until the peers are complete nothing about peers is removed.
 
 pub mod annotations;
+mod apply;
+mod changes;
 mod desired;
 mod mtu;
 mod types;
 
+pub use apply::{Overlay, Reconciled};
+pub use changes::Change;
 pub use desired::{Desired, Device, OverlayIssue, Target, TunnelGuard, desired};
 pub use mtu::{MTU_FLOOR, pod_mtu};
 pub use types::{Backend, MacAddress, OverlayConfig, Peer, PeerTunnel, Underlay, Vxlan};

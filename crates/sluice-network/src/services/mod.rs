@@ -9,14 +9,16 @@
 //! ```
 //!
 //! Invariants: only tables of this name are written; the mark is read and written masked; tables are values, so
-//! that a change is the difference of two of them. [`tables`] is the entry.
+//! that a change is the difference of two of them. [`ServiceProxy`] is the entry, [`tables`] its pure part.
 
 mod conntrack;
 mod program;
+mod proxy;
 mod spec;
 
 pub use conntrack::{StaleFlows, stale_flows};
 pub use program::{TABLE, tables};
+pub use proxy::{Programmed, ServiceProxy};
 pub use spec::{
     Backend, EndpointSpec, PortSpec, Protocol, ServiceConfig, ServiceIssue, ServiceSpec, SessionAffinity,
     TrafficPolicy, issues,

@@ -1,0 +1,237 @@
+//! Network namespaces for tests, made by the test itself: as root, or rootless by running the test binary again
+//! inside a user namespace. A namespace lives as long as a descriptor or socket of it.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test binary uses its part"
+)]
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, Protocol, RawProtocol, SocketType};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+/// How long a probe that should be answered may take, and how long one that should not is waited for.
+pub const ANSWER: Duration = Duration::from_secs(3);
+/// A probe that must not be answered.
+pub const SILENCE: Duration = Duration::from_millis(400);
+
+/// A network namespace.
+#[derive(Clone)]
+pub struct Netns(Arc<OwnedFd>);
+
+/// Runs `test` where it may make namespaces; says `ignored (reason)` where nobody may.
+pub fn sandboxed(name: &str, test: impl FnOnce() + Send) {
+    const INSIDE: &str = "SLUICE_NETWORK_TEST_INSIDE";
+    if Command::new("ip").arg("-V").output().is_err() {
+        println!("{name}: ignored (no ip program to build the test's network with)");
+        return;
+    }
+    if rustix::process::geteuid().is_root() || std::env::var_os(INSIDE).is_some() {
+        match Netns::try_new() {
+            Ok(_) => test(),
+            Err(error) => println!("{name}: ignored (cannot make a network namespace: {error})"),
+        }
+        return;
+    }
+    let exe = std::env::current_exe().expect("the test binary has a path");
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--"])
+        .arg(exe)
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output();
+    match output {
+        Err(error) => println!("{name}: ignored (no unshare program: {error})"),
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            if text.contains("unshare failed") || text.contains("unshare: ") {
+                println!("{name}: ignored (user namespaces are switched off: {})", text.trim());
+            } else {
+                print!("{}{text}", String::from_utf8_lossy(&output.stdout));
+                assert!(output.status.success(), "{name} failed in its user namespace");
+            }
+        }
+    }
+}
+
+impl Netns {
+    pub fn new() -> Self {
+        Self::try_new().expect("sandboxed() has tried it")
+    }
+
+    fn try_new() -> io::Result<Self> {
+        thread::spawn(|| {
+            // SAFETY: a new network namespace for this thread only; no descriptor table or memory is unshared.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET)? };
+            Ok(Self(Arc::new(File::open("/proc/thread-self/ns/net")?.into())))
+        })
+        .join()
+        .expect("the thread does not panic")
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// A descriptor of its own for the namespace.
+    pub fn owned(&self) -> OwnedFd {
+        self.0.try_clone().expect("a descriptor can be copied")
+    }
+
+    /// Runs `work` in a thread that is inside.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    move_into_link_name_space(self.fd(), Some(LinkNameSpaceType::Network)).expect("setns");
+                    work()
+                })
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Answers every TCP connection with the client's address as the server sees it.
+    pub fn serve_tcp(&self, port: u16) {
+        let listener = self.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("bind"));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let peer = stream.peer_addr().map(canonical);
+                let _ = peer.and_then(|peer| stream.write_all(peer.to_string().as_bytes()));
+            }
+        });
+    }
+
+    /// Answers every datagram with `name` and the client's address as the server sees it.
+    pub fn serve_udp(&self, port: u16, name: &'static str) {
+        let socket = self.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("bind"));
+        thread::spawn(move || {
+            let mut buffer = [0; 1500];
+            while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(format!("{name} {}", canonical(peer)).as_bytes(), peer);
+            }
+        });
+    }
+
+    /// Runs an `ip` command inside and returns what it prints: an independent pair of hands and eyes.
+    pub fn ip(&self, arguments: &str) -> String {
+        let output = self.run(|| Command::new("ip").args(arguments.split_whitespace()).output());
+        let output = output.expect("sandboxed() has looked for ip");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// As [`Netns::ip`] with `bridge`.
+    pub fn bridge(&self, arguments: &str) -> String {
+        let output = self.run(|| Command::new("bridge").args(arguments.split_whitespace()).output());
+        let output = output.expect("iproute2 has bridge");
+        assert!(output.status.success(), "bridge {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A path for `ip link set … netns`.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&*self.0))
+    }
+
+    /// Connects and returns this client's address as the server sees it.
+    pub fn tcp(&self, to: (IpAddr, u16), wait: Duration) -> io::Result<SocketAddr> {
+        self.run(|| {
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::from(to), wait)?;
+            stream.set_read_timeout(Some(wait))?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            text.parse().map_err(io::Error::other)
+        })
+    }
+
+    /// Sends a datagram and returns the answer: the server's name and this client's address as it sees it.
+    pub fn udp(&self, to: (IpAddr, u16), wait: Duration) -> io::Result<(String, SocketAddr)> {
+        self.udp_socket().and_then(|socket| ask_udp(&socket, to, wait))
+    }
+
+    /// A socket that asks more than once: the same flow.
+    pub fn udp_socket(&self) -> io::Result<UdpSocket> {
+        self.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))
+    }
+
+    /// Whether an echo request is answered.
+    pub fn ping(&self, to: IpAddr, wait: Duration) -> bool {
+        self.run(|| ping(to, wait).unwrap_or(false))
+    }
+}
+
+/// Sends on `socket` and returns the answer: the server's name and the client's address as it sees it.
+pub fn ask_udp(socket: &UdpSocket, to: (IpAddr, u16), wait: Duration) -> io::Result<(String, SocketAddr)> {
+    let to = match to.0 {
+        IpAddr::V4(v4) => SocketAddr::from((v4.to_ipv6_mapped(), to.1)),
+        IpAddr::V6(v6) => SocketAddr::from((v6, to.1)),
+    };
+    socket.set_read_timeout(Some(wait))?;
+    socket.send_to(b"?", to)?;
+    let mut buffer = [0; 1500];
+    let (length, _) = socket.recv_from(&mut buffer)?;
+    let text = std::str::from_utf8(&buffer[..length]).map_err(io::Error::other)?;
+    let (name, address) = text.split_once(' ').ok_or(ErrorKind::InvalidData)?;
+    Ok((name.to_owned(), address.parse().map_err(io::Error::other)?))
+}
+
+/// Calls `check` until it holds, at most [`ANSWER`]; each call must block on something by itself.
+pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let limit = Instant::now() + ANSWER;
+    while !check() {
+        assert!(Instant::now() < limit, "{what}");
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn ping(to: IpAddr, wait: Duration) -> io::Result<bool> {
+    let (domain, protocol, request, reply) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, 1, 8, 0),
+        IpAddr::V6(_) => (AddressFamily::INET6, 58, 128, 129),
+    };
+    let protocol = RawProtocol::new(protocol).map(Protocol::from_raw);
+    let socket = rustix::net::socket(domain, SocketType::RAW, protocol)?;
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(wait))?;
+    let mut packet = [request, 0, 0, 0, 0x51, 0x0c, 0, 1];
+    if to.is_ipv4() {
+        // The kernel computes the checksum for ICMPv6 only (RFC 3542 section 3.1).
+        let sum: u32 = packet.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum = !((sum >> 16) as u16 + sum as u16);
+        packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    rustix::net::sendto(&socket, &packet, rustix::net::SendFlags::empty(), &SocketAddr::new(to, 0))?;
+    let limit = Instant::now() + wait;
+    let mut buffer = [0u8; 1500];
+    while Instant::now() < limit {
+        let (_, length, from) =
+            match rustix::net::recvfrom(&socket, &mut buffer[..], rustix::net::RecvFlags::empty()) {
+                Ok(received) => received,
+                Err(rustix::io::Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+        // A raw IPv4 socket gets the IP header too.
+        let header = if to.is_ipv4() { usize::from(buffer[0] & 15) * 4 } else { 0 };
+        let from = from.and_then(|a| SocketAddr::try_from(a).ok()).map(|a| a.ip());
+        if from == Some(to) && length > header && buffer[header] == reply {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
