@@ -15,6 +15,7 @@
 //! Start at [`Socket::open`] and [`nft::Table`].
 
 mod attr;
+pub mod conntrack;
 mod error;
 pub mod nft;
 pub mod route;

@@ -85,6 +85,14 @@ impl Socket {
             });
         }
         rustix::io::ioctl_fionbio(&fd, false).map_err(fail("ioctl FIONBIO"))?;
+        // An unbound socket gets no multicast: its port 0 is taken for the sender's.
+        let bound = rustix::net::getsockname(&fd)
+            .ok()
+            .and_then(|addr| SocketAddrNetlink::try_from(addr).ok())
+            .is_some_and(|addr| addr.pid() != 0);
+        if !bound {
+            rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0)).map_err(fail("bind"))?;
+        }
         // Strict checking and capped acks exist since Linux 4.20; without them everything still works, less exactly.
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
             set_option(fd.as_fd(), option, 1).map_err(fail("setsockopt NETLINK_EXT_ACK"))?;

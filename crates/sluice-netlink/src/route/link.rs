@@ -182,15 +182,6 @@ pub fn create_vxlan(
     create(socket, name, &message)
 }
 
-/// Creates a dummy interface: a place for addresses.
-pub fn create_dummy(socket: &mut Socket, name: &str) -> Result<(), Error> {
-    check_name(name)?;
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]));
-    create(socket, name, &message)
-}
-
 /// Changes an interface.
 pub fn change_link(socket: &mut Socket, index: LinkIndex, to: &LinkChange<'_>) -> Result<(), Error> {
     let mut message = by_index(index);

@@ -17,8 +17,8 @@ use netlink_packet_route::AddressFamily;
 
 pub use address::{Address, AddressScope, add_address, addresses, delete_address, replace_address};
 pub use link::{
-    AddrGenMode, Link, LinkChange, LinkKind, VethEnd, Vxlan, change_link, create_dummy, create_veth,
-    create_vxlan, delete_link, link, link_by_name, links,
+    AddrGenMode, Link, LinkChange, LinkKind, VethEnd, Vxlan, change_link, create_veth, create_vxlan,
+    delete_link, link, link_by_name, links,
 };
 pub use neighbour::{
     FdbEntry, Neighbour, NeighbourState, add_fdb_destination, delete_fdb, delete_neighbour, fdb, neighbours,

@@ -30,7 +30,8 @@ pub struct Route {
     pub link: Option<LinkIndex>,
     /// Next hop, of the destination's family.
     pub gateway: Option<IpAddr>,
-    /// The gateway is on the link though no route says so.
+    /// The gateway is on the link though no route says so. IPv4 refuses every gateway ("invalid gateway") in a namespace
+    /// that has no address at all, not even loopback's.
     pub onlink: bool,
     /// Preferred source address.
     pub source: Option<IpAddr>,
