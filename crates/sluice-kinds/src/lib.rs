@@ -29,8 +29,10 @@ pub use admission::{
     FieldError, FieldErrorReason, Validation, decode_error, default, unknown_fields, validate,
 };
 pub use claim::{Claim, ClaimEnd, ClaimPort, Expect, read_claim};
-pub use convert::{Converted, Source, to_model};
+pub use convert::{Converted, Source, model_key, to_model};
 pub use error::LoadError;
+/// Kubernetes' own Pod type, for clients whose calls are typed by it (exec, logs).
+pub use k8s_openapi::api::core::v1::Pod as KubernetesPod;
 pub use kinds::{Gvk, KindInfo, find as find_kind};
 pub use load::{Loaded, LoadedObject, load};
 pub use read::{Document, Limits, Lines, read_documents, read_json, read_one};

@@ -46,22 +46,9 @@ pub struct Converted {
 /// Kinds that mean nothing to policy give neither object nor finding. A policy kind that this crate does not evaluate
 /// gives finding SL2104, because verdicts may depend on it (semantics 1.11).
 pub fn to_model(value: &Value, source: Option<Source<'_>>) -> Converted {
-    let root = Field::root(value);
-    let gvk = Gvk::of(value);
-    let Some(info) = kinds::find(&gvk.group, &gvk.kind) else { return Converted::default() };
-    let Some(kind) = info.model else { return Converted::default() };
-    let name = root.at(&["metadata", "name"]);
-    let namespace = match root.at(&["metadata", "namespace"]).nonempty() {
-        Some(namespace) if info.namespaced => namespace,
-        None if info.namespaced => "default",
-        _ => "",
-    };
-    let name = match (name.nonempty(), kinds::is_workload(&gvk.group, &gvk.kind)) {
-        // a slash cannot stand in a pod's name, so that a template is never taken for a pod
-        (name, true) => format!("{}/{}", gvk.kind.to_lowercase(), name.unwrap_or_default()),
-        (name, false) => name.unwrap_or_default().to_owned(),
-    };
-    let mut reader = Reader { key: ObjectKey::new(kind, namespace, name), source, findings: Vec::new() };
+    let Some(key) = model_key(value) else { return Converted::default() };
+    let (root, gvk, kind) = (Field::root(value), Gvk::of(value), key.kind);
+    let mut reader = Reader { key, source, findings: Vec::new() };
     let identity = ["name", "namespace"].map(|name| root.at(&["metadata", name]).text().err());
     if let Some(wrong) = identity.into_iter().flatten().next() {
         reader.wrong_type(Code::SL2013, &wrong);
@@ -93,6 +80,25 @@ pub fn to_model(value: &Value, source: Option<Source<'_>>) -> Converted {
         }
     };
     Converted { object, findings: reader.findings }
+}
+
+/// The identity that [`to_model`] gives an object, for deletes; `None` if the model does not read its kind. Objects of
+/// namespaced kinds that state no namespace are in `default`.
+pub fn model_key(value: &Value) -> Option<ObjectKey> {
+    let gvk = Gvk::of(value);
+    let info = kinds::find(&gvk.group, &gvk.kind)?;
+    let metadata = Field::root(value).get("metadata");
+    let name = metadata.get("name").nonempty().unwrap_or_default();
+    let namespace = match info.namespaced {
+        true => metadata.get("namespace").nonempty().unwrap_or("default"),
+        false => "",
+    };
+    let key = |name: &str| info.model.map(|kind| ObjectKey::new(kind, namespace, name));
+    match kinds::is_workload(&gvk.group, &gvk.kind) {
+        // a slash cannot stand in a pod's name, so that a template is never taken for a pod
+        true => key(&format!("{}/{name}", gvk.kind.to_lowercase())),
+        false => key(name),
+    }
 }
 
 /// The object being read, and what has been found.

@@ -236,7 +236,7 @@ pub(super) fn read_cidr(
         }
     };
     let cidr = parse(text).map_err(|error| {
-        let hint = if text.contains('/') { None } else { Some("a CIDR has a prefix length: 10.0.0.1/32") };
+        let hint = sluice_addr::parse_ip(text).is_ok().then_some("a CIDR has a prefix length: 10.0.0.1/32");
         reader.find(Code::SL2003, &field.path, error.to_string(), hint);
         Unreadable
     })?;

@@ -206,17 +206,23 @@ fn saturate(n: usize) -> u32 {
 /// What most often causes a message of the scanner.
 fn hint(message: &str) -> Option<&'static str> {
     [
-        ("tab", "YAML is indented with spaces, never with tabs"),
+        ("tabs", "YAML is indented with spaces, never with tabs"),
         ("mapping values are not allowed", "check the indentation, and quote values that contain `: `"),
+        ("flow mapping", "a `{` before this place is not closed"),
+        ("flow sequence", "a `[` before this place is not closed"),
+        ("illegal placement of ':'", "a `[` or `{` before this place is not closed"),
+        ("quoted scalar, found unexpected end", "a quote is not closed"),
+        ("escape", "a backslash inside double quotes is written \\\\"),
+        ("unknown anchor", "quote a value that begins with *"),
+        ("unexpected character", "quote a value that begins with @, % or `"),
+        ("key must be a scalar", "quote a value that begins with {; template placeholders are no YAML"),
         ("did not find expected", "check the indentation of this line and the one before it"),
         ("simple key", "check the indentation, and that the key ends in `:`"),
         ("not UTF-8", "save the file as UTF-8"),
-        ("UTF-16", "save the file as UTF-8"),
-        ("tags", "write the value without `!tag`"),
+        ("tags such as", "write the value without `!tag`"),
         ("aliases expand", "write the repeated parts out"),
         ("int64", "quote it if it is meant as text"),
-        ("unexpected end", "the text stops in the middle of an object"),
-        ("unclosed", "the text stops in the middle of an object"),
+        ("end of JSON", "the text stops in the middle of an object"),
     ]
     .iter()
     .find(|(part, _)| message.contains(part))

@@ -217,3 +217,27 @@ fn mutated_texts_never_panic() {
         read_documents("f", &text, &Limits::REQUEST);
     }
 }
+
+#[test]
+fn errors_teach() {
+    for (text, place, hint) in [
+        ("a:\n\tb: 1\n", "f:2:2", "spaces"),
+        ("a: b: c\n", "f:1:5", "quote values that contain"),
+        ("a: [1, 2\nb: 3\n", "f:2:2", "is not closed"),
+        ("a: {b: 1\n", "f:2:1", "is not closed"),
+        ("a: 'x\n", "f:1:4", "a quote is not closed"),
+        ("a:\n  b: 1\n c: 2\n", "f:3:2", "check the indentation"),
+        ("a: @x\n", "f:1:4", "begins with @"),
+        ("a: \"\\q\"\n", "f:1:4", "backslash"),
+        ("a: *b\n", "f:1:4", "begins with *"),
+        ("b: {{ .Values.x }}\n", "f:1:5", "template placeholders"),
+        ("b: !Ref x\n", "f:1:4", "without `!tag`"),
+        ("{\"a\": 1", "f:1:8", "stops in the middle"),
+    ] {
+        let (_, errors) = read_documents("f", text.as_bytes(), &Limits::REQUEST);
+        assert_eq!(errors.len(), 1, "{text:?}");
+        assert!(errors[0].to_string().starts_with(&format!("{place}: ")), "{text:?}: {}", errors[0]);
+        let shown = errors[0].hint.as_deref().unwrap_or_default();
+        assert!(shown.contains(hint), "{text:?}: {shown}");
+    }
+}

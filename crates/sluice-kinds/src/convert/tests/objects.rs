@@ -311,6 +311,9 @@ fn mutated_objects_never_panic_and_keep_their_meaning() {
             *here = replacements[next(replacements.len())].clone();
         }
         let before = to_model(&value, None).object;
+        if let Some(object) = &before {
+            assert_eq!(crate::model_key(&value), Some(object.key()), "{value}");
+        }
         unknown_fields(&group, &kind, &value);
         decode_error(&group, &kind, &value);
         validate(&group, &kind, &value);
