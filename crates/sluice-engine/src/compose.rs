@@ -14,6 +14,7 @@ use sluice_plan::{Cause, Outcome, PortFunction, Row, TransportMatch, Verdict};
 use crate::transports::{Rect, Region, Transports};
 
 /// A rule that matches both ends of the connections in question; what is left is the transport.
+#[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) action: Action,
     pub(crate) transports: Arc<Transports>,
@@ -21,6 +22,7 @@ pub(crate) struct Step {
 }
 
 /// A tier that takes part.
+#[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) tier: Arc<str>,
     pub(crate) default_action: TierDefault,
@@ -178,3 +180,7 @@ fn bytes(numbers: &PortSet) -> impl Iterator<Item = (u8, u8)> {
     let byte = |n: u16| u8::try_from(n).expect("ICMP rectangles lie within 0 to 255");
     numbers.iter().map(move |range| (byte(range.first()), byte(range.last()))).collect::<Vec<_>>().into_iter()
 }
+
+#[cfg(test)]
+#[path = "compose_tests.rs"]
+mod tests;

@@ -1,0 +1,343 @@
+//! Text form, invariants, deltas and the simulator on plans made by hand.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use sluice_addr::{AddrRange, Cidr, Flow, PortSet, Protocol, Transport};
+use sluice_model::{Circumstances, EndpointToHost, Kind, ObjectKey, PodKey, RuleRef, TierDefault};
+use sluice_plan::{
+    Cause, ClassId, Endpoint, FunctionId, Leg, Outcome, Plan, PortFunction, Row, Simulator, Subject,
+    SubjectId, TierStage, TransportMatch, Verdict, Violation,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn reference(path: &str) -> RuleRef {
+    let object = ObjectKey::new(Kind::KubernetesNetworkPolicy, "web", "api");
+    RuleRef { object, path: path.into(), position: None }
+}
+
+fn web_only() -> PortFunction {
+    let allow = Outcome { verdict: Verdict::Allow, cause: Cause::Rule(reference("spec.ingress[0]")) };
+    let destinations: PortSet = "80,443".parse().unwrap();
+    let web = TransportMatch::Ports { protocol: Protocol::TCP, sources: PortSet::all(), destinations };
+    let echo = TransportMatch::Icmp { protocol: Protocol::ICMP, types: (8, 8), codes: (0, 255) };
+    PortFunction {
+        rows: vec![Row { transport: web, outcome: allow.clone() }, Row { transport: echo, outcome: allow }],
+        otherwise: Outcome { verdict: Verdict::Deny, cause: Cause::TierDefault("default".into()) },
+    }
+}
+
+fn open() -> PortFunction {
+    let otherwise = Outcome { verdict: Verdict::Allow, cause: Cause::Profile("kns".into()) };
+    PortFunction { rows: Vec::new(), otherwise }
+}
+
+/// Two pods on node n1; the first admits only web traffic, and only from the second and from 10.0.0.0/8.
+fn example() -> Plan {
+    let [inside, v4, v6] = [7, 3, 9].map(ClassId);
+    let [web, open_id, closed] = [5, 2, 8].map(FunctionId);
+    let deny = PortFunction { rows: Vec::new(), otherwise: web_only().otherwise };
+    let stage = TierStage {
+        tier: "default".into(),
+        default_action: TierDefault::Deny,
+        policies: vec![reference("spec")],
+    };
+    let leg = |tiers: &[TierStage], of: [(ClassId, FunctionId); 3]| Leg {
+        tiers: tiers.to_vec(),
+        functions: BTreeMap::from(of),
+    };
+    let everywhere = leg(&[], [(inside, open_id), (v4, open_id), (v6, open_id)]);
+    let guarded = leg(&[stage], [(inside, web), (v4, closed), (v6, closed)]);
+    let endpoint = |uid: &str, at: &str, subject| Endpoint {
+        uid: uid.into(),
+        node: Some("n1".into()),
+        addresses: vec![(ip(at), SubjectId(subject))],
+    };
+    let ten = Cidr::new(ip("10.0.0.0"), 8).unwrap().range();
+    Plan {
+        generation: 4,
+        revisions: BTreeMap::from([("pods".into(), 17)]),
+        endpoints: BTreeMap::from([
+            (PodKey::new("web", "api"), endpoint("u1", "192.168.5.1", 6)),
+            (PodKey::new("web", "front"), endpoint("u2", "192.168.5.2", 1)),
+        ]),
+        subjects: BTreeMap::from([
+            (SubjectId(6), Arc::new(Subject { ingress: guarded, egress: everywhere.clone() })),
+            (SubjectId(1), Arc::new(Subject { ingress: everywhere.clone(), egress: everywhere })),
+        ]),
+        functions: BTreeMap::from([
+            (web, Arc::new(web_only())),
+            (open_id, Arc::new(open())),
+            (closed, Arc::new(deny)),
+        ]),
+        hosts: BTreeMap::from([(ip("192.168.5.1"), v4), (ip("192.168.5.2"), inside)]),
+        ranges: vec![
+            (AddrRange::new(ip("0.0.0.0"), ip("9.255.255.255")).unwrap(), v4),
+            (ten, inside),
+            (AddrRange::new(ip("11.0.0.0"), ip("255.255.255.255")).unwrap(), v4),
+            (Cidr::ALL_V6.range(), v6),
+        ],
+        nodes: BTreeMap::from([(ip("192.168.0.1"), "n1".into()), (ip("10.0.0.9"), "n2".into())]),
+    }
+}
+
+#[test]
+fn text_form() {
+    let expected = "\
+generation 0
+revision pods 17
+node n2 10.0.0.9
+node n1 192.168.0.1
+class-0 IPv4
+  pod 192.168.5.1
+  0.0.0.0-9.255.255.255
+  11.0.0.0-255.255.255.255
+class-1 IPv4
+  pod 192.168.5.2
+  10.0.0.0/8
+class-2 IPv6
+  ::/0
+function-0
+  otherwise allow: profile kns
+function-1
+  otherwise deny: default of tier default
+function-2
+  TCP to 80,443 allow: NetworkPolicy web/api spec.ingress[0]
+  ICMP type 8 allow: NetworkPolicy web/api spec.ingress[0]
+  otherwise deny: default of tier default
+subject-0
+  ingress
+    tier default (default deny)
+      NetworkPolicy web/api
+    function-1: class-0 class-2
+    function-2: class-1
+  egress
+    function-0: class-0 class-1 class-2
+subject-1
+  ingress
+    function-0: class-0 class-1 class-2
+  egress
+    function-0: class-0 class-1 class-2
+endpoint web/api on n1 192.168.5.1=subject-0
+endpoint web/front on n1 192.168.5.2=subject-1
+";
+    assert_eq!(example().renumbered().to_string(), expected);
+    assert_eq!(example().renumbered().renumbered(), example().renumbered());
+    assert!(example().to_string().starts_with("generation 4\n"));
+    assert!(example().to_string().contains("\nclass-7 IPv4\n  pod 192.168.5.2\n"));
+}
+
+#[test]
+fn json_form_reads_back() {
+    let json = serde_json::to_string(&example()).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), example());
+}
+
+#[test]
+fn each_invariant_is_checked() {
+    assert_eq!(example().check(), Ok(()));
+    let check = |break_it: fn(&mut Plan), expected: &[Violation]| {
+        let mut plan = example();
+        break_it(&mut plan);
+        assert_eq!(plan.check().unwrap_err(), expected);
+    };
+    let (api, api_subject) = (PodKey::new("web", "api"), SubjectId(6));
+    check(
+        |plan| {
+            plan.ranges.remove(1);
+        },
+        &[Violation::NoClass("10.0.0.0/8".into())],
+    );
+    check(|plan| plan.ranges.swap(0, 1), &[Violation::RangesOverlap(ip("0.0.0.0"))]);
+    check(
+        |plan| {
+            plan.hosts.insert(ip("fd00::1"), ClassId(3));
+        },
+        &[Violation::MixedClass(ClassId(3))],
+    );
+    check(
+        |plan| {
+            let mut subject = (*plan.subjects[&SubjectId(6)]).clone();
+            subject.ingress.functions.remove(&ClassId(9));
+            subject.egress.functions.insert(ClassId(9), FunctionId(77));
+            subject.egress.functions.insert(ClassId(99), FunctionId(2));
+            plan.subjects.insert(SubjectId(6), Arc::new(subject));
+        },
+        &[
+            Violation::LegNotTotal {
+                subject: api_subject,
+                direction: sluice_model::Direction::Ingress,
+                class: ClassId(9),
+            },
+            Violation::EmptyClass {
+                subject: api_subject,
+                direction: sluice_model::Direction::Egress,
+                class: ClassId(99),
+            },
+            Violation::UndefinedFunction { function: FunctionId(77), subject: api_subject },
+        ],
+    );
+    check(
+        |plan| {
+            plan.functions.insert(FunctionId(20), Arc::new(open()));
+            let mut dead = web_only();
+            dead.rows.insert(
+                0,
+                Row { transport: TransportMatch::Protocol(Protocol::TCP), ..dead.rows[0].clone() },
+            );
+            plan.functions.insert(FunctionId(5), Arc::new(dead));
+        },
+        &[
+            Violation::UnusedFunction(FunctionId(20)),
+            Violation::DeadRow(FunctionId(5), 1),
+            Violation::EqualFunctions(FunctionId(2), FunctionId(20)),
+        ],
+    );
+    check(
+        |plan| {
+            let endpoint = plan.endpoints.get_mut(&PodKey::new("web", "api")).unwrap();
+            endpoint.addresses = vec![(ip("192.168.5.9"), SubjectId(60))];
+        },
+        &[
+            Violation::UnusedSubject(api_subject),
+            Violation::UndefinedSubject { endpoint: api.clone(), subject: SubjectId(60) },
+            Violation::UnknownAddress { endpoint: api.clone(), address: ip("192.168.5.9") },
+        ],
+    );
+}
+
+#[test]
+fn verdicts_and_causes() {
+    let plan = example();
+    let judge = |text: &str| {
+        let judgement = plan.judge(&text.parse::<Flow>().unwrap());
+        let leg = |outcome: Option<Outcome>| outcome.map_or_else(|| "-".into(), |o| o.to_string());
+        format!("{} | {} | {}", judgement.verdict, leg(judgement.egress), leg(judgement.ingress))
+    };
+    for (flow, expected) in [
+        (
+            "TCP 192.168.5.2:1 -> 192.168.5.1:443",
+            "allow | allow: profile kns | allow: NetworkPolicy web/api spec.ingress[0]",
+        ),
+        ("TCP 192.168.5.2:1 -> 192.168.5.1:22", "deny | allow: profile kns | deny: default of tier default"),
+        ("TCP 10.3.0.1:1 -> 192.168.5.1:80", "allow | - | allow: NetworkPolicy web/api spec.ingress[0]"),
+        ("TCP 11.3.0.1:1 -> 192.168.5.1:80", "deny | - | deny: default of tier default"),
+        (
+            "ICMP 10.3.0.1 -> 192.168.5.1 type 8 code 3",
+            "allow | - | allow: NetworkPolicy web/api spec.ingress[0]",
+        ),
+        ("ICMP 10.3.0.1 -> 192.168.5.1 type 0 code 0", "deny | - | deny: default of tier default"),
+        ("47 10.3.0.1 -> 192.168.5.1", "deny | - | deny: default of tier default"),
+        // its own node; another node
+        ("TCP 192.168.0.1:1 -> 192.168.5.1:22", "allow | - | -"),
+        ("TCP 10.0.0.9:1 -> 192.168.5.1:22", "deny | - | deny: default of tier default"),
+        // itself; neither end a pod
+        ("TCP 192.168.5.1:1 -> 192.168.5.1:22", "allow | - | -"),
+        ("TCP 11.0.0.1:1 -> 11.0.0.2:22", "allow | - | -"),
+        // encapsulation by a pod (semantics 1.7)
+        ("4 192.168.5.2 -> 11.0.0.1", "deny | - | -"),
+        ("UDP 192.168.5.2:1 -> 192.168.0.1:8472", "deny | - | -"),
+        ("UDP 192.168.5.2:1 -> 11.0.0.1:8472", "allow | allow: profile kns | -"),
+    ] {
+        assert_eq!(judge(flow), expected, "{flow}");
+    }
+}
+
+#[test]
+fn circumstances_change_the_clauses() {
+    let plan = example();
+    let simulator = Simulator::new(&plan);
+    let judge = |text: &str, circumstances: &Circumstances| {
+        simulator.judge_in(&text.parse::<Flow>().unwrap(), circumstances).verdict
+    };
+    let (plain, hairpin) =
+        (Circumstances::default(), Circumstances { through_service: true, ..Default::default() });
+    let drop = Circumstances { endpoint_to_host: EndpointToHost::Drop, ..Default::default() };
+    let to_node = "TCP 192.168.5.2:1 -> 192.168.0.1:22";
+    assert_eq!((judge(to_node, &plain), judge(to_node, &drop)), (Verdict::Allow, Verdict::Deny));
+    // Both legs are judged where a pod reaches itself through a Service (semantics 1.6).
+    let itself = "TCP 192.168.5.1:1 -> 192.168.5.1:22";
+    assert_eq!((judge(itself, &plain), judge(itself, &hairpin)), (Verdict::Allow, Verdict::Deny));
+}
+
+#[test]
+fn on_a_contested_address_the_leg_that_denies_holds() {
+    let mut plan = example();
+    let other = PodKey::new("web", "zombie");
+    let endpoint = Endpoint {
+        addresses: vec![(ip("192.168.5.1"), SubjectId(1))],
+        ..plan.endpoints[&PodKey::new("web", "api")].clone()
+    };
+    plan.endpoints.insert(other, endpoint);
+    let closed: Flow = "TCP 11.0.0.1:1 -> 192.168.5.1:80".parse().unwrap();
+    assert_eq!(plan.judge(&closed).verdict, Verdict::Deny);
+    plan.endpoints.remove(&PodKey::new("web", "api"));
+    assert_eq!(plan.judge(&closed).verdict, Verdict::Allow);
+}
+
+#[test]
+fn a_delta_is_what_changed() {
+    let old = example();
+    let mut new = old.clone();
+    new.generation = 5;
+    assert!(old.diff(&new).is_empty());
+    new.hosts.insert(ip("192.168.5.3"), ClassId(3));
+    new.hosts.remove(&ip("192.168.5.2"));
+    new.endpoints.remove(&PodKey::new("web", "front"));
+    new.subjects.remove(&SubjectId(1));
+    new.nodes.insert(ip("10.0.0.8"), "n2".into());
+    new.ranges[3].1 = ClassId(10);
+    let delta = old.diff(&new);
+    assert!(!delta.is_empty());
+    assert_eq!(delta.hosts.upserts, BTreeMap::from([(ip("192.168.5.3"), ClassId(3))]));
+    assert_eq!(delta.hosts.removals, [ip("192.168.5.2")].into());
+    assert_eq!(delta.subjects.removals, [SubjectId(1)].into());
+    assert!(delta.functions.is_empty() && delta.subjects.upserts.is_empty());
+    assert_eq!(delta.ranges.as_ref(), Some(&new.ranges));
+    let mut followed = old;
+    followed.apply(&delta);
+    assert_eq!(followed, new);
+}
+
+fn boxes() -> impl Strategy<Value = TransportMatch> {
+    let protocol = || prop_oneof![Just(Protocol::TCP), Just(Protocol::UDP), Just(Protocol::ICMP)];
+    let ports = || proptest::collection::vec(0u16..4, 1..4).prop_map(PortSet::from_iter);
+    let bytes = || (0u8..4, 0u8..4).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    prop_oneof![
+        Just(TransportMatch::Any),
+        protocol().prop_map(TransportMatch::Protocol),
+        protocol().prop_map(TransportMatch::NotProtocol),
+        (prop_oneof![Just(Protocol::TCP), Just(Protocol::UDP)], ports(), ports()).prop_map(
+            |(protocol, sources, destinations)| TransportMatch::Ports { protocol, sources, destinations }
+        ),
+        (bytes(), bytes()).prop_map(|(types, codes)| TransportMatch::Icmp {
+            protocol: Protocol::ICMP,
+            types,
+            codes
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_box_that_covers_another_holds_its_packets(a in boxes(), b in boxes()) {
+        let mut packets = vec![Transport::Other(Protocol(47))];
+        for (first, second) in (0..5).flat_map(|a| (0..5).map(move |b| (a, b))) {
+            packets.push(Transport::tcp(first, second));
+            packets.push(Transport::udp(first, second));
+            packets.push(Transport::Icmp { type_: first.to_le_bytes()[0], code: second.to_le_bytes()[0] });
+        }
+        let protocol = |t: &Transport| Flow { source: ip("10.0.0.1"), destination: ip("10.0.0.2"), transport: *t }.protocol();
+        for packet in packets {
+            let (p, held) = (protocol(&packet), b.contains(protocol(&packet), &packet));
+            prop_assert!(!a.covers(&b) || !held || a.contains(p, &packet), "{a} {b} {packet:?}");
+        }
+        prop_assert!(a.covers(&a.clone()) && TransportMatch::Any.covers(&a));
+    }
+}
