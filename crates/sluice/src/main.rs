@@ -1,2 +1,81 @@
 //! The `sluice` binary: arguments in, rendering out.
-fn main() {}
+//!
+//! It holds no logic of its own: commands read objects, ask a crate, and print what it returned. Exit codes: 0 yes, 1 no,
+//! 2 the job could not be done, 3 undecided.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod args;
+mod ask;
+mod claims;
+mod demo;
+mod exit;
+mod input;
+mod resolve;
+mod up;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Command, Sluice};
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    // The lab starts its helpers and its pods' built-in roles from this same binary; they must not become multi-threaded
+    // before they have entered their namespaces.
+    sluice_lab::run_hidden_command();
+    let arguments = Sluice::parse();
+    init_logging(arguments.verbose);
+    let outcome = run(arguments);
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            exit::report(&error);
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn run(arguments: Sluice) -> anyhow::Result<Exit> {
+    match arguments.command {
+        Command::Can(command) => ask::can(&command),
+        Command::Explain(command) => ask::explain(&command),
+        Command::Eval(command) => ask::eval(&command),
+        Command::Reach(command) => ask::reach(&command),
+        Command::Verify(command) => ask::verify(&command),
+        Command::Dump(command) => ask::dump(&command),
+        Command::Demo(command) => runtime()?.block_on(demo::run(command)),
+        Command::Up(command) => runtime()?.block_on(up::run(command)),
+        Command::Apply(command) => runtime()?.block_on(verbs::apply(command)),
+        Command::Get(command) => runtime()?.block_on(verbs::get(command)),
+        Command::Delete(command) => runtime()?.block_on(verbs::delete(command)),
+        Command::Exec(command) => runtime()?.block_on(verbs::exec(command)),
+        Command::Logs(command) => runtime()?.block_on(verbs::logs(command)),
+        Command::Agent(command) => runtime()?.block_on(agent::run(command)),
+        Command::Completion { shell } => {
+            let mut command = <Sluice as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "sluice", &mut std::io::stdout());
+            Ok(Exit::Yes)
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn init_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "sluice=warn,sluice_agent=warn,sluice_lab=warn,sluice_apiserver=warn,error",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| default.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
