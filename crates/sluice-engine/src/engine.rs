@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sluice_addr::{Family, canonical_ip};
 use sluice_model::{Direction, Kind, ObjectDelta, ObjectKey, PodKey, World};
-use sluice_plan::{Endpoint, Plan, PlanDelta, Revisions, Subject};
+use sluice_plan::{Endpoint, Plan, PlanDelta, Revisions, Subject, Verdict};
 
 use crate::classes::Census;
 use crate::criterion::{Answers, Criteria};
@@ -42,6 +42,7 @@ impl Scope {
 #[derive(Debug)]
 pub struct Engine {
     scope: Scope,
+    namespaces_are_complete: bool,
     world: World,
     plan: Plan,
     states: BTreeMap<ObjectKey, PolicyState>,
@@ -59,6 +60,7 @@ impl Engine {
     pub fn new(scope: Scope) -> Self {
         Engine {
             scope,
+            namespaces_are_complete: false,
             world: World::default(),
             plan: Plan::default(),
             states: BTreeMap::new(),
@@ -68,6 +70,13 @@ impl Engine {
             resyncs: BTreeMap::new(),
             stale: true,
         }
+    }
+
+    /// Every Namespace that exists is or will be applied, as when a cluster is watched. Then a pod whose Namespace is
+    /// absent has no profile that allows (semantics 3.7); else it counts as existing (1.4).
+    pub fn with_complete_namespaces(mut self) -> Self {
+        self.namespaces_are_complete = true;
+        self
     }
 
     /// Takes in one change. Repeated and unknown changes do no harm.
@@ -141,7 +150,8 @@ impl Engine {
     }
 
     fn compile(&mut self) -> Plan {
-        let Engine { scope, world, plan: old, states, criteria, identity, .. } = self;
+        let Engine { scope, namespaces_are_complete, world, plan: old, states, criteria, identity, .. } =
+            self;
         let entities = Entities::new(world);
         let local: Vec<(&PodKey, &PodView<'_>)> = entities
             .pods
@@ -175,10 +185,12 @@ impl Engine {
         for (key, view) in &local {
             let owned = entities.owned_by(view);
             let applies = applies.get(key).map(Vec::as_slice).unwrap_or_default();
+            let known = !*namespaces_are_complete || world.namespaces.contains_key(&key.namespace);
+            let profile = if known { Verdict::Allow } else { Verdict::Deny }; // semantics 3.7
             for &address in &owned {
                 let own = own_answers(&census, view, address, &owned);
-                let ingress = legs.leg(Direction::Ingress, applies, &own, identity);
-                let egress = legs.leg(Direction::Egress, applies, &own, identity);
+                let ingress = legs.leg(Direction::Ingress, applies, &own, profile, identity);
+                let egress = legs.leg(Direction::Egress, applies, &own, profile, identity);
                 of_address.insert((key, address), (ingress, egress));
             }
         }

@@ -81,6 +81,7 @@ pub(crate) struct LegKey {
     /// Indices of a tier and of its policies that apply.
     stages: Vec<(usize, Vec<usize>)>,
     own: [Answers; 2],
+    profile: Verdict,
 }
 
 /// The place of a leg among the different ones of a flush. Equal legs have one number.
@@ -110,12 +111,14 @@ impl<'a> Legs<'a> {
         Legs { tiers, lowered, classes, numbers, legs, built: BTreeMap::new(), functions: BTreeMap::new() }
     }
 
-    /// The leg of an endpoint that the policies `applies` select; `own` answers about its address of each family.
+    /// The leg of an endpoint that the policies `applies` select; `own` answers about its address of each family,
+    /// `profile` is what happens where no tier decides.
     pub(crate) fn leg(
         &mut self,
         direction: Direction,
         applies: &[(usize, usize)],
         own: &[Answers; 2],
+        profile: Verdict,
         identity: &mut Identity,
     ) -> LegNumber {
         let mut stages: Vec<(usize, Vec<usize>)> = Vec::new();
@@ -131,7 +134,12 @@ impl<'a> Legs<'a> {
                 _ => stages.push((tier, vec![index])),
             }
         }
-        let key = LegKey { direction, stages, own: own.each_ref().map(|answers| answers.restricted(&asked)) };
+        let key = LegKey {
+            direction,
+            stages,
+            own: own.each_ref().map(|answers| answers.restricted(&asked)),
+            profile,
+        };
         if let Some(number) = self.built.get(&key) {
             return *number;
         }
@@ -155,7 +163,7 @@ impl<'a> Legs<'a> {
         let asked: [BTreeSet<CriterionId>; 2] = candidates.each_ref().map(|stages| {
             stages.iter().flat_map(|s| s.rules.iter().flat_map(|rule| rule.peer.uses())).collect()
         });
-        let profile = Outcome { verdict: Verdict::Allow, cause: Cause::Profile(POD_PROFILE.into()) };
+        let profile = Outcome { verdict: key.profile, cause: Cause::Profile(POD_PROFILE.into()) };
         let mut known: HashMap<(Family, Answers), FunctionId> = HashMap::new();
         let mut functions = BTreeMap::new();
         for (class, ClassKey { family, answers }) in &self.classes.keys {

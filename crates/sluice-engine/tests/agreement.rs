@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sluice_addr::Flow;
 use sluice_engine::{Engine, POD_PROFILE, Scope};
-use sluice_model::{Decision, LegReason, ObjectDelta, World, decide};
+use sluice_model::{Circumstances, Decision, LegReason, ObjectDelta, World, decide, decide_in};
 use sluice_plan::{Cause, Judgement, Outcome, Plan, Simulator, Verdict};
 use sluice_testkit::{deltas_of, random_flow, random_world};
 
@@ -130,4 +130,29 @@ fn plan_and_law_agree_on_every_packet() {
     for met in [shortcuts, by_rule, by_tier, by_profile, denied, contested] {
         assert!(met > compared / 200, "too few of a kind");
     }
+}
+
+#[test]
+fn a_namespace_that_is_not_known_has_no_profile() {
+    let circumstances = Circumstances { namespaces_are_complete: true, ..Circumstances::default() };
+    let mut unknown = 0;
+    for seed in 0..400 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let world = random_world(&mut rng);
+        let mut engine = Engine::new(Scope::Cluster).with_complete_namespaces();
+        deltas_of(&world).into_iter().for_each(|delta| engine.apply(delta));
+        engine.flush();
+        let simulator = Simulator::new(engine.plan());
+        for _ in 0..FLOWS {
+            let flow = random_flow(&mut rng, &world);
+            let law = decide_in(&world, &flow, &circumstances);
+            let judgement = simulator.judge_in(&flow, &circumstances);
+            assert_eq!(difference(&law, &judgement), None, "seed {seed}, {flow}\n{law}\n{judgement:?}");
+            unknown += law
+                .legs()
+                .filter(|leg| matches!(leg.reason, LegReason::Profile { known: false, .. }))
+                .count();
+        }
+    }
+    assert!(unknown > 100, "only {unknown} legs of unknown namespaces");
 }

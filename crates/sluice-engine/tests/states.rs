@@ -1,0 +1,98 @@
+//! What the engine says about policies.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use sluice_engine::{Engine, PolicyState, Scope};
+use sluice_model::{
+    Action, CalicoRule, EntityRule, Kind, Object, ObjectDelta, ObjectKey, Order, Pod, PodKey, Policy, Rule,
+    RuleBody, RuleRef, Subject,
+};
+use sluice_selector::{Labels, Selector};
+
+fn pod(name: &str, app: &str, node: &str, address: &str) -> Object {
+    Object::Pod(Pod {
+        key: PodKey::new("web", name),
+        uid: "".into(),
+        labels: Labels::from_iter([("app", app)]),
+        service_account: "default".into(),
+        node: Some(node.into()),
+        host_network: false,
+        addresses: vec![address.parse().unwrap()],
+        named_ports: Vec::new(),
+        finished: false,
+        deleting: false,
+        workload: None,
+    })
+}
+
+fn selector(text: &str) -> Selector {
+    Selector::parse(text).unwrap()
+}
+
+/// Admits what `from` selects to what `to` selects.
+fn policy(name: &str, tier: &str, to: &str, from: &[&str]) -> (ObjectKey, Object) {
+    let key = ObjectKey::new(Kind::GlobalNetworkPolicy, "", name);
+    let rule = |(n, from): (usize, &&str)| Rule {
+        action: Action::Allow,
+        body: RuleBody::Calico(Box::new(CalicoRule {
+            source: EntityRule { selector: Some(selector(from)), ..EntityRule::default() },
+            ..CalicoRule::default()
+        })),
+        reference: RuleRef { object: key.clone(), path: format!("spec.ingress[{n}]").into(), position: None },
+    };
+    let policy = Policy {
+        key: key.clone(),
+        tier: tier.into(),
+        order: Order::LAST,
+        subject: Subject::Calico {
+            selector: selector(to),
+            namespace_selector: None,
+            service_account_selector: None,
+        },
+        ingress: Some(from.iter().enumerate().map(rule).collect()),
+        egress: None,
+        position: None,
+    };
+    (key, Object::Policy(Arc::new(policy)))
+}
+
+fn lines(state: &PolicyState) -> Vec<String> {
+    state.findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn subjects_idle_rules_and_findings() {
+    let mut engine = Engine::new(Scope::Node("n1".into()));
+    let mut apply = |object| engine.apply(ObjectDelta::Upsert(object));
+    apply(pod("a", "api", "n1", "10.0.0.1"));
+    apply(pod("b", "api", "n2", "10.0.0.2"));
+    apply(pod("c", "front", "n2", "10.0.0.3"));
+    let (guard, object) = policy("guard", "default", "app == 'api'", &["app == 'front'", "app == 'back'"]);
+    apply(object);
+    let (elsewhere, object) = policy("elsewhere", "security", "app == 'front'", &["app == 'nobody'"]);
+    apply(object);
+    engine.flush().unwrap();
+
+    let state = &engine.states()[&guard];
+    assert_eq!(state.subjects, 1, "the pod of the other node is no subject here");
+    assert_eq!(state.idle_rules.iter().map(|rule| &*rule.path).collect::<Vec<_>>(), ["spec.ingress[1]"]);
+    assert_eq!(lines(state), ["SL1002 GlobalNetworkPolicy guard: spec.ingress[1]: matches nothing now"]);
+    // What selects nothing here is not compiled here, so that nothing is said about its rules.
+    let state = &engine.states()[&elsewhere];
+    assert_eq!((state.subjects, state.idle_rules.len()), (0, 0));
+    assert_eq!(
+        lines(state),
+        [
+            "SL2202 GlobalNetworkPolicy elsewhere: spec.tier: tier \"security\" does not exist; evaluated after all tiers, \
+          default Deny"
+        ]
+    );
+
+    engine.apply(ObjectDelta::Upsert(pod("d", "back", "n2", "10.0.0.4")));
+    engine.flush().unwrap();
+    assert_eq!(lines(&engine.states()[&guard]), [""; 0]);
+    engine.apply(ObjectDelta::Delete(guard.clone()));
+    engine.flush().unwrap();
+    assert!(!engine.states().contains_key(&guard));
+}
