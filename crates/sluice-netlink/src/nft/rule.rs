@@ -221,8 +221,17 @@ impl Field {
     /// The network protocol that a rule must have matched before it reads this field.
     pub fn nfproto(self) -> Option<u8> {
         match self {
-            Field::IpSaddr | Field::IpDaddr | Field::IpProtocol | Field::IpTtl => Some(NFPROTO_IPV4),
-            Field::Ip6Saddr | Field::Ip6Daddr | Field::Ip6HopLimit => Some(NFPROTO_IPV6),
+            Field::IpSaddr
+            | Field::IpDaddr
+            | Field::IpProtocol
+            | Field::IpTtl
+            | Field::IcmpType
+            | Field::IcmpCode => Some(NFPROTO_IPV4),
+            Field::Ip6Saddr
+            | Field::Ip6Daddr
+            | Field::Ip6HopLimit
+            | Field::Icmpv6Type
+            | Field::Icmpv6Code => Some(NFPROTO_IPV6),
             _ => None,
         }
     }

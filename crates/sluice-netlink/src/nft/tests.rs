@@ -84,17 +84,13 @@ impl Random {
             ThSport,
             ThDport,
             TcpFlags,
-            IcmpType,
-            IcmpCode,
-            Icmpv6Type,
-            Icmpv6Code,
             EtherSaddr,
             FibDaddrType,
             NumgenRandom(7),
         ];
         match (self.below(3), v6) {
-            (0, false) => self.pick(&[IpSaddr, IpDaddr, IpProtocol, IpTtl]),
-            (0, true) => self.pick(&[Ip6Saddr, Ip6Daddr, Ip6HopLimit]),
+            (0, false) => self.pick(&[IpSaddr, IpDaddr, IpProtocol, IpTtl, IcmpType, IcmpCode]),
+            (0, true) => self.pick(&[Ip6Saddr, Ip6Daddr, Ip6HopLimit, Icmpv6Type, Icmpv6Code]),
             _ => self.pick(&general),
         }
     }
@@ -312,6 +308,7 @@ fn text_is_what_nft_prints() {
         vec![Expr::eq(Field::L4Proto, 6_u8), Expr::eq(Field::ThDport, 80_u16), accept()],
         "tcp dport 80 accept",
     );
+    check(Family::Inet, vec![Expr::eq(Field::IcmpType, 8_u8), accept()], "icmp type 8 accept");
     check(Family::Inet, vec![Expr::eq(Field::IpSaddr, ip("10.0.0.1")), accept()], "ip saddr 10.0.0.1 accept");
     check(
         Family::Inet,

@@ -38,7 +38,7 @@ pub fn rule_text(rule: &Rule, family: Family) -> String {
     let mut words = Vec::new();
     let mut proto = None;
     for (at, expr) in exprs.iter().enumerate() {
-        match implied(expr, exprs.get(at + 1)) {
+        match implied(expr, &exprs[at + 1..]) {
             Some(known) => proto = known,
             None => words.push(expr_text(expr, family, proto.take(), rule)),
         }
@@ -51,10 +51,15 @@ pub fn rule_text(rule: &Rule, family: Family) -> String {
 
 /// Whether a protocol match is implied by the way the next expression is written: `ip saddr` says nfproto, `tcp dport`
 /// says l4proto. For ports the name of the protocol is handed on.
-fn implied(expr: &Expr, next: Option<&Expr>) -> Option<Option<&'static str>> {
+fn implied(expr: &Expr, rest: &[Expr]) -> Option<Option<&'static str>> {
     let Expr::Cmp { field, op: CmpOp::Eq, value: Value::U8(n) } = expr else { return None };
-    let next = next?;
+    let (next, rest) = rest.split_first()?;
     if *field == Field::NfProto {
+        // `icmp type` says both nfproto and l4proto.
+        let next = match implied(next, rest) {
+            Some(None) => rest.first()?,
+            _ => next,
+        };
         return next.fields().iter().any(|of| of.nfproto() == Some(*n)).then_some(None);
     }
     let (Expr::Cmp { field: of, .. } | Expr::Masked { field: of, .. } | Expr::Range { field: of, .. }) = next

@@ -177,12 +177,12 @@ impl KeyType {
         }
     }
 
-    /// nftables' byte-order number of the type, for the set's user data: 1 host, 2 network.
+    /// nftables' byte-order number of the type, for the set's user data: 0 none, 1 host, 2 network.
     pub(crate) fn byte_order(self) -> u32 {
         match self {
-            KeyType::Ipv4Addr | KeyType::Ipv6Addr | KeyType::InetProto | KeyType::InetService => 2,
-            KeyType::Mark | KeyType::Numgen | KeyType::IfName | KeyType::EtherAddr => 1,
-            KeyType::Unknown(_) => 0,
+            KeyType::Ipv4Addr | KeyType::Ipv6Addr | KeyType::InetService | KeyType::EtherAddr => 2,
+            KeyType::Mark | KeyType::Numgen | KeyType::IfName => 1,
+            KeyType::InetProto | KeyType::Unknown(_) => 0,
         }
     }
 

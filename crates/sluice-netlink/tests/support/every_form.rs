@@ -68,7 +68,9 @@ pub(crate) fn table(name: &str) -> Table {
             Expr::Counter,
         ]),
         Rule::new([range(Ip6Saddr, CmpOp::Eq, value("fd00::3"), value("fd00::9")), Expr::Counter]),
-        Rule::new([Expr::eq(IpProtocol, 47_u8), Expr::eq(IpTtl, 1_u8), Expr::Verdict(Verdict::Drop)]),
+        // nft would load neighbouring fields of one header in one rule together.
+        Rule::new([Expr::eq(IpProtocol, 47_u8), Expr::Verdict(Verdict::Drop)]),
+        Rule::new([Expr::eq(IpTtl, 1_u8), Expr::Verdict(Verdict::Drop)]),
         Rule::new([Expr::eq(L4Proto, 6_u8), Expr::eq(ThDport, 80_u16), accept()]),
         Rule::new([
             Expr::eq(L4Proto, 17_u8),
@@ -81,8 +83,10 @@ pub(crate) fn table(name: &str) -> Table {
             accept(),
         ]),
         Rule::new([Expr::masked(TcpFlags, tcp_flags::SYN | tcp_flags::ACK, tcp_flags::SYN), Expr::Counter]),
-        Rule::new([Expr::eq(IcmpType, 8_u8), Expr::eq(IcmpCode, 0_u8), accept()]),
-        Rule::new([Expr::eq(Icmpv6Type, 128_u8), Expr::eq(Icmpv6Code, 0_u8), accept()]),
+        Rule::new([Expr::eq(IcmpType, 8_u8), accept()]),
+        Rule::new([Expr::eq(IcmpCode, 4_u8), accept()]),
+        Rule::new([Expr::eq(Icmpv6Type, 128_u8), accept()]),
+        Rule::new([Expr::eq(Icmpv6Code, 3_u8), accept()]),
         Rule::new([Expr::eq(EtherSaddr, Value::Ether([2, 0, 0, 0, 0, 1])), Expr::Counter]),
         Rule::new([Expr::eq(FibDaddrType, FIB_TYPE_LOCAL), accept()]),
         Rule::new([Expr::lookup([IpSaddr], "pods4"), Expr::Counter]).comment("known pods"),
