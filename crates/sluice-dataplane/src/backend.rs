@@ -1,15 +1,15 @@
 //! The nftables backend: apply, resync, counters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use sluice_model::ObjectKey;
-use sluice_netlink::nft::{self, Chain, Expr, Family, Object, Rule, Table, Verdict};
+use sluice_model::{Direction, ObjectKey};
+use sluice_netlink::nft::{self, Chain, Expr, Family, Object, Refusal, Rule, Table, Verdict};
 use sluice_netlink::{Error as Netlink, Socket};
 use sluice_plan::{Cause, Plan};
 
-use crate::compile::{Site, compile, function_chain};
+use crate::compile::{Site, compile, function_chain, leg_chains};
 use crate::error::Error;
-use crate::layout::TABLE;
+use crate::layout::{EGRESS, FROM_POD, INGRESS, OWN, SANE, SOURCE, TABLE, TO_NODE, TO_POD};
 
 /// How often a change is tried again with what the kernel refused put under quarantine.
 const ATTEMPTS: usize = 8;
@@ -37,7 +37,7 @@ pub struct Programmed {
 /// A chain that the kernel refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// The chain, which now drops.
+    /// The chain, which now drops; or the set from which the refused address was left out.
     pub chain: String,
     /// The kernel's words.
     pub reason: String,
@@ -79,18 +79,13 @@ impl Nft {
     /// What the kernel refuses is put under quarantine: its chain drops (fails closed for the endpoints that it serves), is
     /// reported, and the rest is programmed.
     pub fn apply(&mut self, plan: &Plan, site: &Site) -> Result<Programmed, Error> {
-        let current = match self.current.take() {
-            Some(table) => table,
-            None => self.read_back()?.unwrap_or_else(|| Table::new(Family::Inet, TABLE)),
-        };
-        self.reach(current, compile(plan, site), plan)
+        self.reach(compile(plan, site), plan)
     }
 
     /// Reads the kernel's state back and repairs what differs from `plan`. Never flushes.
     pub fn resync(&mut self, plan: &Plan, site: &Site) -> Result<Programmed, Error> {
-        let current = self.read_back()?.unwrap_or_else(|| Table::new(Family::Inet, TABLE));
         self.current = None;
-        let done = self.reach(current, compile(plan, site), plan)?;
+        let done = self.reach(compile(plan, site), plan)?;
         if done.changed {
             self.repairs += 1;
         }
@@ -102,8 +97,15 @@ impl Nft {
         Ok(self.read_back()?.map(|table| rule_counts(&table)).unwrap_or_default())
     }
 
-    fn reach(&mut self, mut current: Table, mut desired: Table, plan: &Plan) -> Result<Programmed, Error> {
+    fn reach(&mut self, mut desired: Table, plan: &Plan) -> Result<Programmed, Error> {
         let mut done = Programmed::default();
+        // what is believed may be out of date, what was read just now is not
+        let believed = self.current.take();
+        let mut is_read = believed.is_none();
+        let mut current = match believed {
+            Some(table) => table,
+            None => self.held()?,
+        };
         for _ in 0..ATTEMPTS {
             let steps = match nft::diff(&current, &desired) {
                 Ok(steps) => steps,
@@ -126,29 +128,37 @@ impl Nft {
                     self.current = Some(desired);
                     return Ok(done);
                 }
-                Err(Netlink::Refused { refusals, .. }) => {
-                    let before = done.quarantined.len();
-                    for refusal in &refusals {
-                        if let Some(chain) = chain_of(&desired, &refusal.object) {
-                            let objects = objects_behind(plan, &chain);
-                            desired.chains.insert(chain.clone(), quarantine());
-                            done.quarantined.push(Quarantined {
-                                chain,
-                                reason: refusal.to_string(),
-                                objects,
-                            });
-                        }
+                Err(Netlink::Refused { refusals, committed }) => {
+                    if is_read && !done.quarantine(&mut desired, &refusals, plan) {
+                        return Err(Error::Program(Netlink::Refused { refusals, committed }));
                     }
-                    if done.quarantined.len() == before {
-                        return Err(Error::Program(Netlink::Refused { refusals, committed: 0 }));
-                    }
-                    // earlier transactions of the same change may have been committed
-                    current = self.read_back()?.unwrap_or_else(|| Table::new(Family::Inet, TABLE));
+                    // somebody else changed the table, or a part of the change is in force
+                    done.changed = true;
+                    current = self.held()?;
+                    is_read = true;
                 }
                 Err(error) => return Err(Error::Program(error)),
             }
         }
         Err(Error::Program(Netlink::Interrupted { operation: "quarantine of refused chains".into() }))
+    }
+
+    fn held(&mut self) -> Result<Table, Error> {
+        Ok(self.read_back()?.unwrap_or_else(|| Table::new(Family::Inet, TABLE)))
+    }
+}
+
+impl Programmed {
+    /// Closes what the kernel refused; `false` if there is no way to close less than everything.
+    fn quarantine(&mut self, desired: &mut Table, refusals: &[Refusal], plan: &Plan) -> bool {
+        let before = self.quarantined.len();
+        for refusal in refusals {
+            let Some(chain) = close(desired, &refusal.object) else { continue };
+            let objects = objects_behind(plan, &chain);
+            tracing::warn!(%refusal, chain, "the kernel refused a part of the plan; it drops instead");
+            self.quarantined.push(Quarantined { chain, reason: refusal.to_string(), objects });
+        }
+        self.quarantined.len() > before
     }
 }
 
@@ -170,18 +180,32 @@ pub fn rule_counts(table: &Table) -> Vec<RuleCount> {
     counts
 }
 
-/// The chain that a refusal is about: the chain itself, or the one that looks into a refused set.
-fn chain_of(desired: &Table, object: &Object) -> Option<String> {
-    match object {
-        Object::Chain(chain) | Object::Rule(chain, _) => Some(chain.clone()),
-        Object::Set(set) | Object::Element(set, _) => desired
-            .chains
-            .iter()
-            .find(|(_, chain)| chain.rules.iter().any(|r| r.exprs.iter().any(|e| e.set() == Some(set))))
-            .map(|(name, _)| name.clone()),
-        Object::Batch | Object::Table | Object::OldRules(_) => None,
+/// Makes that part of the table drop which an object of it is about, and names it.
+///
+/// An address that is taken out of a dispatch map or of the owned addresses is a pod without policy in force, which is
+/// dropped. Chains and maps of a leg drop as a whole.
+fn close(desired: &mut Table, object: &Object) -> Option<String> {
+    let dispatch = [OWN, EGRESS, INGRESS].concat();
+    let chain = match object {
+        Object::Chain(chain) | Object::Rule(chain, _) => chain.clone(),
+        Object::Element(set, Some(key)) if dispatch.contains(&set.as_str()) => {
+            desired.sets.get_mut(set)?.elements.remove(key)?;
+            return Some(set.clone());
+        }
+        Object::Set(set) | Object::Element(set, _) => {
+            let looks_up = |rule: &Rule| rule.exprs.iter().any(|expr| expr.set() == Some(set));
+            desired.chains.iter().find(|(_, chain)| chain.rules.iter().any(looks_up))?.0.clone()
+        }
+        Object::Batch | Object::Table | Object::OldRules(_) => return None,
+    };
+    let closed = quarantine();
+    // the chains that every table has serve all pods: closing one of them is no way to let the rest live
+    let found = desired.chains.get_mut(&chain).filter(|c| c.base.is_none() && **c != closed)?;
+    if [SOURCE, SANE, FROM_POD, TO_POD, TO_NODE].contains(&chain.as_str()) {
+        return None;
     }
-    .filter(|name| desired.chains.get(name).is_some_and(|c| c.base.is_none() && *c != quarantine()))
+    *found = closed;
+    Some(chain)
 }
 
 fn quarantine() -> Chain {
@@ -189,16 +213,24 @@ fn quarantine() -> Chain {
     Chain::regular(vec![drop.comment("quarantined: the kernel refused this chain")])
 }
 
-/// The policies whose rules are in a function chain.
+/// The policies behind a chain: those whose rules are in a function, or all that take part in a leg.
 fn objects_behind(plan: &Plan, chain: &str) -> BTreeSet<ObjectKey> {
-    let mut names: BTreeMap<String, BTreeSet<ObjectKey>> = BTreeMap::new();
-    for function in plan.functions.values() {
+    let mut objects = BTreeSet::new();
+    for function in plan.functions.values().filter(|function| function_chain(function) == chain) {
         let outcomes = function.rows.iter().map(|r| &r.outcome).chain([&function.otherwise]);
-        let objects = outcomes.filter_map(|o| match &o.cause {
+        objects.extend(outcomes.filter_map(|o| match &o.cause {
             Cause::Rule(rule) => Some(rule.object.clone()),
             Cause::TierDefault(_) | Cause::Profile(_) => None,
-        });
-        names.entry(function_chain(function)).or_default().extend(objects);
+        }));
     }
-    names.remove(chain).unwrap_or_default()
+    for subject in plan.subjects.values() {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let leg = subject.leg(direction);
+            if leg_chains(direction, leg).iter().any(|name| name == chain) {
+                let policies = leg.tiers.iter().flat_map(|tier| &tier.policies);
+                objects.extend(policies.map(|policy| policy.object.clone()));
+            }
+        }
+    }
+    objects
 }

@@ -15,7 +15,7 @@ use sluice_netlink::nft::{
     self, Chain, ChainKind, Expr, Field, Hook, HookPoint, KeyType, Policy, Rule, Set, SetKey, SetValue,
     Table, Value, ct_state, tcp_flags,
 };
-use sluice_plan::{FunctionId, Leg, Plan, PortFunction, TransportMatch, Verdict};
+use sluice_plan::{FunctionId, Leg, Plan, PortFunction, Subject, TransportMatch, Verdict};
 
 use crate::layout::*;
 
@@ -36,14 +36,18 @@ pub fn compile(plan: &Plan, site: &Site) -> Table {
     table.generation = Some(plan.generation);
     add_fixed(&mut table, site);
     let mut compiler = Compiler { plan, table, functions: BTreeMap::new(), legs: BTreeMap::new() };
+    let mut attached: BTreeMap<IpAddr, Vec<&Subject>> = BTreeMap::new();
     for (key, interface) in &site.interfaces {
-        if let Some(endpoint) = plan.endpoints.get(key) {
-            for (address, subject) in &endpoint.addresses {
-                if let Some(subject) = plan.subjects.get(subject) {
-                    compiler.attach(interface, *address, &subject.egress, &subject.ingress);
-                }
+        for (address, subject) in plan.endpoints.get(key).iter().flat_map(|e| &e.addresses) {
+            if let Some(subject) = plan.subjects.get(subject) {
+                compiler.own(interface, *address);
+                attached.entry(*address).or_default().push(subject);
             }
         }
+    }
+    for (address, subjects) in attached {
+        compiler.dispatch(address, Direction::Egress, &subjects);
+        compiler.dispatch(address, Direction::Ingress, &subjects);
     }
     let mut table = compiler.table;
     for chain in table.chains.values_mut() {
@@ -62,16 +66,38 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn attach(&mut self, interface: &str, address: IpAddr, egress: &'a Leg, ingress: &'a Leg) {
-        let family = index(Family::of(address));
+    fn own(&mut self, interface: &str, address: IpAddr) {
         let own = SetKey::Exact(vec![Value::from(interface), Value::from(address)]);
-        self.insert(OWN[family], own, SetValue::None);
-        for (direction, leg, map) in
-            [(Direction::Egress, egress, EGRESS[family]), (Direction::Ingress, ingress, INGRESS[family])]
-        {
-            let chain = self.leg(direction, leg);
-            self.insert(map, SetKey::one(address), goto(&chain));
-        }
+        self.insert(OWN[index(Family::of(address))], own, SetValue::None);
+    }
+
+    /// Leads an address to its leg. A contested address has several (semantics 1.9): all are asked in turn, so that the
+    /// strictest holds.
+    fn dispatch(&mut self, address: IpAddr, direction: Direction, subjects: &[&'a Subject]) {
+        let family = index(Family::of(address));
+        let map = match direction {
+            Direction::Egress => EGRESS[family],
+            Direction::Ingress => INGRESS[family],
+        };
+        let legs: BTreeSet<Arc<str>> =
+            subjects.iter().map(|subject| self.leg(direction, subject.leg(direction))).collect();
+        let chain = match legs.first() {
+            Some(only) if legs.len() == 1 => only.clone(),
+            _ => self.all_of(direction, &legs),
+        };
+        self.insert(map, SetKey::one(address), goto(&chain));
+    }
+
+    /// A chain that passes what every one of these legs passes.
+    fn all_of(&mut self, direction: Direction, legs: &BTreeSet<Arc<str>>) -> Arc<str> {
+        let chain = Chain::regular(legs.iter().map(|leg| Rule::new([jump(leg)])).collect());
+        let wanted: Arc<str> = format!("{}-all-{:016x}", letter(direction), digest(legs)).into();
+        let name = match self.table.chains.get(&*wanted) {
+            Some(existing) if *existing == chain => wanted,
+            Some(_) | None => self.free_name(wanted),
+        };
+        self.table.chains.insert(name.to_string(), chain);
+        name
     }
 
     fn insert(&mut self, set: &str, key: SetKey, value: SetValue) {
@@ -87,16 +113,10 @@ impl<'a> Compiler<'a> {
         if let Some(name) = self.legs.get(&(direction, leg)) {
             return name.clone();
         }
-        let letter = match direction {
-            Direction::Ingress => 'i',
-            Direction::Egress => 'e',
-        };
         let twins = self.plan.subjects.values().map(|s| s.leg(direction)).filter(|l| l.tiers == leg.tiers);
-        let name: Arc<str> = if twins.collect::<BTreeSet<_>>().len() > 1 {
-            format!("{letter}-{:016x}", digest(leg)).into()
-        } else {
-            format!("{letter}-{:016x}", digest(&leg.tiers)).into()
-        };
+        let alone = twins.collect::<BTreeSet<_>>().len() == 1;
+        let [by_tiers, by_functions] = leg_chains(direction, leg);
+        let name: Arc<str> = if alone { by_tiers } else { by_functions }.into();
         let name = self.free_name(name);
         self.legs.insert((direction, leg), name.clone());
         // reserved before its functions take names
@@ -146,13 +166,9 @@ impl<'a> Compiler<'a> {
                 _ => pieces.push((range.first(), range.last(), chain)),
             }
         }
-        let version = match family {
-            Family::V4 => nft::NFPROTO_IPV4,
-            Family::V6 => nft::NFPROTO_IPV6,
-        };
         if let [(.., chain)] = pieces.as_slice() {
             let verdict = Expr::Verdict(nft::Verdict::Goto(chain.to_string()));
-            return Some(Rule::new([Expr::eq(Field::NfProto, version), verdict]));
+            return Some(Rule::new([is_family(family), verdict]));
         }
         let name = format!("{leg_name}-net{}-{:016x}", family.version(), digest(&pieces));
         let mut map = Set::interval(key_type(family)).to_verdicts();
@@ -189,6 +205,18 @@ impl<'a> Compiler<'a> {
             name = format!("{wanted}-{n}").into();
         }
         name
+    }
+}
+
+/// The two names that a leg's chain can have: by its tiers, or where that is ambiguous by its functions.
+pub(crate) fn leg_chains(direction: Direction, leg: &Leg) -> [String; 2] {
+    [digest(&leg.tiers), digest(leg)].map(|digest| format!("{}-{digest:016x}", letter(direction)))
+}
+
+fn letter(direction: Direction) -> char {
+    match direction {
+        Direction::Ingress => 'i',
+        Direction::Egress => 'e',
     }
 }
 
@@ -238,12 +266,12 @@ fn transport_matches(transport: &TransportMatch) -> Vec<Vec<Expr>> {
             boxes
         }
         TransportMatch::Icmp { protocol, types, codes } => {
-            let [type_, code] = if *protocol == Protocol::ICMP {
-                [Field::IcmpType, Field::IcmpCode]
-            } else {
-                [Field::Icmpv6Type, Field::Icmpv6Code]
+            let (family, type_, code) = match *protocol == Protocol::ICMP {
+                true => (Family::V4, Field::IcmpType, Field::IcmpCode),
+                false => (Family::V6, Field::Icmpv6Type, Field::Icmpv6Code),
             };
-            let mut exprs = vec![l4(*protocol)];
+            // the other family's ICMP is a protocol without types (semantics 1.1)
+            let mut exprs = vec![is_family(family), l4(*protocol)];
             exprs.extend(byte_match(type_, *types));
             exprs.extend(byte_match(code, *codes));
             vec![exprs]
@@ -267,7 +295,7 @@ fn port_match(field: Field, range: PortRange) -> Option<Expr> {
 }
 
 fn byte_match(field: Field, (first, last): (u8, u8)) -> Option<Expr> {
-    ((first, last) != (0, u8::MAX)).then(|| Expr::Range {
+    ((first, last) != (0, u8::MAX)).then_some(Expr::Range {
         field,
         op: nft::CmpOp::Eq,
         first: Value::U8(first),
@@ -299,6 +327,7 @@ fn add_fixed(table: &mut Table, site: &Site) {
                 vec![Rule::new([from_pod(), jump(TO_NODE)])],
             ),
         ),
+        (OUTPUT, Chain::base(hook(HookPoint::Output, FILTER_PRIORITY), output_rules())),
         (SOURCE, Chain::regular(source_rules(site))),
         (SANE, Chain::regular(sane_rules())),
         (FROM_POD, Chain::regular(dispatch(&EGRESS, [Field::IpSaddr, Field::Ip6Saddr]))),
@@ -313,17 +342,13 @@ fn guard_rules(site: &Site) -> Vec<Rule> {
     if let Some(port) = site.overlay_port {
         // Without this any host, and any pod, can inject frames with a forged inner source (networking 6).
         for (family, saddr) in [(Family::V4, Field::IpSaddr), (Family::V6, Field::Ip6Saddr)] {
-            rules.push(
-                Rule::new([
-                    Expr::eq(Field::L4Proto, Protocol::UDP.number()),
-                    Expr::eq(Field::ThDport, port),
-                    Expr::eq(Field::FibDaddrType, nft::FIB_TYPE_LOCAL),
-                    Expr::not_in([saddr], NODES[index(family)]),
-                    Expr::Counter,
-                    Expr::Verdict(nft::Verdict::Drop),
-                ])
-                .comment("tunnel packet that no node sent"),
-            );
+            let matches = [
+                Expr::eq(Field::L4Proto, Protocol::UDP.number()),
+                Expr::eq(Field::ThDport, port),
+                Expr::eq(Field::FibDaddrType, nft::FIB_TYPE_LOCAL),
+                Expr::not_in([saddr], NODES[index(family)]),
+            ];
+            rules.push(dropped(matches, "tunnel packet that no node sent"));
         }
     }
     rules
@@ -335,43 +360,25 @@ fn source_rules(site: &Site) -> Vec<Rule> {
     for (types, hops) in [(&ND_FROM_POD[..], 255u8), (&MLD[..], 1u8)] {
         for type_ in types {
             rules.push(Rule::new([
+                is_family(Family::V6),
                 Expr::eq(Field::Icmpv6Type, *type_),
                 Expr::eq(Field::Ip6HopLimit, hops),
                 Expr::Verdict(nft::Verdict::Return),
             ]));
         }
     }
-    rules.push(
-        Rule::new([
-            Expr::Range {
-                field: Field::Icmpv6Type,
-                op: nft::CmpOp::Eq,
-                first: Value::U8(133),
-                last: Value::U8(137),
-            },
-            Expr::Counter,
-            Expr::Verdict(nft::Verdict::Drop),
-        ])
-        .comment("neighbour discovery that a pod may not send"),
-    );
-    rules.push(
-        Rule::new([Expr::eq(Field::L4Proto, IPIP), Expr::Counter, Expr::Verdict(nft::Verdict::Drop)])
-            .comment("IPIP from a pod"),
-    );
+    rules.extend(drop_discovery("neighbour discovery that a pod may not send"));
+    rules.push(dropped([Expr::eq(Field::L4Proto, IPIP)], "IPIP from a pod"));
     for (family, saddr, daddr) in
         [(Family::V4, Field::IpSaddr, Field::IpDaddr), (Family::V6, Field::Ip6Saddr, Field::Ip6Daddr)]
     {
         if let Some(port) = site.overlay_port {
-            rules.push(
-                Rule::new([
-                    Expr::lookup([daddr], NODES[index(family)]),
-                    Expr::eq(Field::L4Proto, Protocol::UDP.number()),
-                    Expr::eq(Field::ThDport, port),
-                    Expr::Counter,
-                    Expr::Verdict(nft::Verdict::Drop),
-                ])
-                .comment("tunnel packet from a pod"),
-            );
+            let matches = [
+                Expr::lookup([daddr], NODES[index(family)]),
+                Expr::eq(Field::L4Proto, Protocol::UDP.number()),
+                Expr::eq(Field::ThDport, port),
+            ];
+            rules.push(dropped(matches, "tunnel packet from a pod"));
         }
         rules.push(Rule::new([
             Expr::lookup([Field::IifName, saddr], OWN[index(family)]),
@@ -385,7 +392,7 @@ fn source_rules(site: &Site) -> Vec<Rule> {
 fn forward_rules() -> Vec<Rule> {
     let mut rules = live_flow_rules(nft::Verdict::Accept);
     rules.push(Rule::new([from_pod(), jump(SANE)]));
-    rules.push(Rule::new([to_pod(), jump(SANE)]));
+    rules.push(Rule::new([not_from_pod(), to_pod(), jump(SANE)]));
     rules.push(Rule::new([from_pod(), jump(FROM_POD)]));
     rules.push(Rule::new([to_pod(), jump(TO_POD)]));
     rules
@@ -407,47 +414,50 @@ fn live_flow_rules(verdict: nft::Verdict) -> Vec<Rule> {
 
 /// Packets that belong to no live flow and cannot open one.
 fn sane_rules() -> Vec<Rule> {
-    let (first, last) = ICMPV6_ERRORS;
-    let icmpv6 = |first: u8, last: u8| Expr::Range {
-        field: Field::Icmpv6Type,
-        op: nft::CmpOp::Eq,
-        first: Value::U8(first),
-        last: Value::U8(last),
-    };
-    let mut rules = stray_errors(icmpv6(first, last));
-    // A mid-stream segment never revives a flow that was cut (semantics 1.10), whatever nf_conntrack_tcp_loose says.
-    rules.push(mid_stream());
-    // Neighbour discovery is for the pod's link and never forwarded (semantics 1.7).
-    for (first, last) in [(130, 137), (143, 143)] {
-        rules.push(
-            Rule::new([icmpv6(first, last), Expr::Counter, Expr::Verdict(nft::Verdict::Drop)])
-                .comment("neighbour discovery is not forwarded"),
-        );
+    let mut rules = Vec::new();
+    let stray = "ICMP error that quotes no flow";
+    rules.extend(ICMP_ERRORS.map(|type_| drop_icmp(Family::V4, type_, type_, stray)));
+    rules.push(drop_icmp(Family::V6, ICMPV6_ERRORS.0, ICMPV6_ERRORS.1, stray));
+    // A transport header that is missing or truncated (semantics 1.7), which no match on ports would ever see. Other
+    // protocols are judged even where conntrack knows nothing of them.
+    for protocol in [Protocol::TCP, Protocol::UDP, Protocol::UDPLITE] {
+        let invalid = Expr::ct_state(ct_state::INVALID);
+        let exprs = [Expr::eq(Field::L4Proto, protocol.number()), invalid];
+        rules.push(dropped(exprs, "no valid packet of its protocol"));
     }
+    // A mid-stream segment never revives a flow that was cut (semantics 1.10), whatever nf_conntrack_tcp_loose says.
+    rules.push(dropped([mid_stream()], "TCP segment of no live flow"));
+    // Neighbour discovery is for the pod's link and never forwarded (semantics 1.7).
+    rules.extend(drop_discovery("neighbour discovery is not forwarded"));
     rules
 }
 
-fn stray_errors(icmpv6_errors: Expr) -> Vec<Rule> {
-    let text = "ICMP error that quotes no flow";
-    let mut rules: Vec<Rule> = ICMP_ERRORS
-        .iter()
-        .map(|type_| {
-            let matches = Expr::eq(Field::IcmpType, *type_);
-            Rule::new([matches, Expr::Counter, Expr::Verdict(nft::Verdict::Drop)]).comment(text)
-        })
-        .collect();
-    rules.push(Rule::new([icmpv6_errors, Expr::Counter, Expr::Verdict(nft::Verdict::Drop)]).comment(text));
-    rules
+/// What the node sends to its own pods always passes (semantics 1.5), but a late segment of its own would bring a flow
+/// back that was opened by a pod and cut: conntrack would take the pod's next segment for a reply.
+fn output_rules() -> Vec<Rule> {
+    let no_live_flow =
+        Expr::Masked { field: Field::CtState, mask: ct_state::ESTABLISHED, op: nft::CmpOp::Eq, value: 0 };
+    vec![dropped([to_pod(), no_live_flow, mid_stream()], "TCP segment of no live flow")]
 }
 
-fn mid_stream() -> Rule {
-    let flags = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
-    Rule::new([
-        Expr::Masked { field: Field::TcpFlags, mask: flags, op: nft::CmpOp::Ne, value: tcp_flags::SYN },
-        Expr::Counter,
-        Expr::Verdict(nft::Verdict::Drop),
-    ])
-    .comment("TCP segment of no live flow")
+/// Every type of neighbour and listener discovery.
+fn drop_discovery(text: &str) -> [Rule; 2] {
+    [(130, 137), (143, 143)].map(|(first, last)| drop_icmp(Family::V6, first, last, text))
+}
+
+fn drop_icmp(family: Family, first: u8, last: u8, text: &str) -> Rule {
+    let field = match family {
+        Family::V4 => Field::IcmpType,
+        Family::V6 => Field::Icmpv6Type,
+    };
+    let types = Expr::Range { field, op: nft::CmpOp::Eq, first: Value::U8(first), last: Value::U8(last) };
+    dropped([is_family(family), types], text)
+}
+
+/// A TCP packet that is not the first of a connection.
+fn mid_stream() -> Expr {
+    let mask = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
+    Expr::Masked { field: Field::TcpFlags, mask, op: nft::CmpOp::Ne, value: tcp_flags::SYN }
 }
 
 /// From a pod to its own node: the egress leg, after replies to the node's own connections and the link's neighbour
@@ -455,7 +465,8 @@ fn mid_stream() -> Rule {
 fn to_node_rules() -> Vec<Rule> {
     let mut rules = live_flow_rules(nft::Verdict::Return);
     for type_ in ND_FROM_POD.iter().chain(&MLD) {
-        rules.push(Rule::new([Expr::eq(Field::Icmpv6Type, *type_), Expr::Verdict(nft::Verdict::Return)]));
+        let matches = Expr::eq(Field::Icmpv6Type, *type_);
+        rules.push(Rule::new([is_family(Family::V6), matches, Expr::Verdict(nft::Verdict::Return)]));
     }
     rules.push(Rule::new([jump(SANE)]));
     rules.extend(dispatch(&EGRESS, [Field::IpSaddr, Field::Ip6Saddr]));
@@ -471,11 +482,31 @@ fn dispatch(maps: &[&str; 2], fields: [Field; 2]) -> Vec<Rule> {
 }
 
 fn drop_rule(text: &str) -> Rule {
-    Rule::new([Expr::Counter, Expr::Verdict(nft::Verdict::Drop)]).comment(text)
+    dropped([], text)
+}
+
+/// Drops and counts what matches.
+fn dropped(matches: impl IntoIterator<Item = Expr>, text: &str) -> Rule {
+    let end = [Expr::Counter, Expr::Verdict(nft::Verdict::Drop)];
+    Rule::new(matches.into_iter().chain(end).collect::<Vec<_>>()).comment(text)
+}
+
+fn is_family(family: Family) -> Expr {
+    Expr::eq(
+        Field::NfProto,
+        match family {
+            Family::V4 => nft::NFPROTO_IPV4,
+            Family::V6 => nft::NFPROTO_IPV6,
+        },
+    )
 }
 
 fn from_pod() -> Expr {
     Expr::NamePrefix { field: Field::IifName, op: nft::CmpOp::Eq, prefix: POD_PREFIX.into() }
+}
+
+fn not_from_pod() -> Expr {
+    Expr::NamePrefix { field: Field::IifName, op: nft::CmpOp::Ne, prefix: POD_PREFIX.into() }
 }
 
 fn to_pod() -> Expr {
@@ -509,8 +540,9 @@ fn range_of(ranges: &[(AddrRange, sluice_plan::ClassId)], address: IpAddr) -> Op
     ranges.get(at).filter(|(range, _)| range.contains(address)).map(|(_, class)| *class)
 }
 
-/// At most 127 bytes (the kernel's user data), cut at a character.
+/// At most 127 bytes (so much `nft` prints), cut at a character; nothing that would end the quotes around it.
 fn comment(text: &str) -> String {
+    let text = text.replace(|c: char| c == '"' || c.is_control(), "?");
     let mut end = text.len().min(127);
     while !text.is_char_boundary(end) {
         end -= 1;

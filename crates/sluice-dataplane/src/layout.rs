@@ -11,6 +11,8 @@ pub const GUARD: &str = "guard";
 pub const FORWARD: &str = "forward";
 /// Base chain at input 0: policy of pods towards their own node.
 pub const INPUT: &str = "input";
+/// Base chain at output 0: no late TCP segment of the node revives a flow that was cut.
+pub const OUTPUT: &str = "output";
 /// Regular chain: may a pod's interface use this source address?
 pub const SOURCE: &str = "source";
 /// Regular chain: what every packet from or to a pod must be, before policy.
@@ -33,7 +35,7 @@ pub const NODES: [&str; 2] = ["node4", "node6"];
 
 /// Priority of [`GUARD`]: before conntrack (−200).
 pub const GUARD_PRIORITY: i32 = -300;
-/// Priority of [`FORWARD`] and [`INPUT`]: after DNAT, before SNAT.
+/// Priority of [`FORWARD`], [`INPUT`] and [`OUTPUT`]: after DNAT, before SNAT.
 pub const FILTER_PRIORITY: i32 = 0;
 
 /// ICMP types that report an error about another packet (semantics 1.7).

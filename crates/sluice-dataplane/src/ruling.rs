@@ -11,7 +11,7 @@ use sluice_netlink::nft::{
     tcp_flags,
 };
 
-use crate::layout::OWN;
+use crate::layout::{MLD, OWN};
 
 /// What the kernel does with a packet on one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,7 +260,7 @@ impl Packet<'_> {
                 Some(Value::U8(self.flow.protocol().number()))
             }
             Field::IpTtl if self.flow.family() == Family::V4 => Some(Value::U8(64)),
-            Field::Ip6HopLimit if self.flow.family() == Family::V6 => Some(Value::U8(64)),
+            Field::Ip6HopLimit if self.flow.family() == Family::V6 => Some(Value::U8(self.hop_limit())),
             Field::ThSport => ports(|s, _| s),
             Field::ThDport => ports(|_, d| d),
             Field::TcpFlags => (self.flow.protocol() == sluice_addr::Protocol::TCP)
@@ -278,6 +278,15 @@ impl Packet<'_> {
             | Field::IifType
             | Field::EtherSaddr
             | Field::NumgenRandom(_) => None,
+        }
+    }
+
+    /// As the sender's kernel sets it: neighbour and listener discovery stay on the link (semantics 1.7).
+    fn hop_limit(&self) -> u8 {
+        match self.flow.transport {
+            Transport::Icmp { type_: 133..=137, .. } => 255,
+            Transport::Icmp { type_, .. } if MLD.contains(&type_) => 1,
+            _ => 64,
         }
     }
 
