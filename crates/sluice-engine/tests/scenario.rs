@@ -1,4 +1,4 @@
-//! The reference scenario (docs/scenario.md): the plan of every variant as text, and the claims about it.
+//! The reference scenario: the plan of every variant as text, and the claims about it.
 //!
 //! `UPDATE_GOLDENS=1 cargo test -p sluice-engine --test scenario` rewrites the texts.
 
@@ -148,7 +148,7 @@ fn plan_of_one_node() {
     golden("a-on-node-1", &plan(Scope::Node("node-1".into()), [full_isolation()]).renumbered().to_string());
 }
 
-/// Section 3.1 of the scenario: one column per variant, A for allowed and D for denied.
+/// One column per variant, A for allowed and D for denied.
 #[test]
 fn claims_in_all_variants() {
     let tcp = |from: &str, to: &str, port| Flow::tcp(ip(from), ip(to), port);

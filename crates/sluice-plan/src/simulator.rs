@@ -101,6 +101,9 @@ impl<'p> Simulator<'p> {
         {
             return Judgement::outright(Verdict::Allow); // host → own pod (semantics 1.5)
         }
+        if flow.transport.is_icmp_error(flow.family()) && !(source.is_empty() && destination.is_empty()) {
+            return Judgement::outright(Verdict::Deny); // it quotes no flow (semantics 1.7)
+        }
         if circumstances.endpoint_to_host == EndpointToHost::Drop && is_own_node(source, to_node) {
             return Judgement::outright(Verdict::Deny);
         }
