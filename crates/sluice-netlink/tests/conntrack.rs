@@ -1,4 +1,5 @@
 //! Connection tracking against the kernel, with real flows.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! nftables against the kernel: what is programmed is what is read back, by this crate and by `nft`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/every_form.rs"]
 mod every_form;

@@ -1,4 +1,5 @@
 //! rtnetlink against the kernel.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unsafe_code, reason = "a test thread of its own network namespace")]
 
 mod support;

@@ -9,6 +9,7 @@ use super::rule::Rule;
 use super::table::{
     Chain, ChainKind, Hook, HookPoint, KeyType, Policy, Set, SetData, SetFlags, SetKey, SetValue, Value,
 };
+use super::user_data::comment_of;
 use super::value::{concat_types, concat_values, last_value, predecessor};
 use crate::attr::{self, attrs};
 
@@ -68,21 +69,9 @@ pub(crate) fn rule(message: &[u8]) -> Option<(String, Rule)> {
         .map(|(_, e)| Raw::read(e))
         .collect();
     let (exprs, counter) = lift(&raws);
-    let comment = attrs_of.find(7).and_then(comment);
+    let comment = attrs_of.find(7).and_then(comment_of);
     let handle = attrs_of.find(3).and_then(attr::be);
     Some((chain, Rule { exprs, comment, counter, handle }))
-}
-
-/// The comment among nft's user data TLVs (type, length, value).
-fn comment(mut user_data: &[u8]) -> Option<String> {
-    loop {
-        let (&[kind, len], rest) = user_data.split_first_chunk::<2>()?;
-        let (value, rest) = rest.split_at_checked(usize::from(len))?;
-        if kind == 0 {
-            return Some(attr::text(value));
-        }
-        user_data = rest;
-    }
 }
 
 /// A set without its elements; `None` for anonymous sets, which live and die with their rule.

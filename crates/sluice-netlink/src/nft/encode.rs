@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::lower::lower;
+use super::name::check_name;
 use super::raw::{write_value, write_verdict};
 use super::rule::Rule;
-use super::table::{
-    ChainKind, Family, Hook, HookPoint, KeyType, MAX_NAME, Policy, Set, SetData, SetKey, SetValue, Value,
-};
+use super::table::{ChainKind, Family, Hook, HookPoint, Policy, Set, SetData, SetKey, SetValue, Value};
 use super::transaction::{Change, Object, RuleDeletion, Transaction};
+use super::user_data::{comment_user_data, set_user_data};
 use super::value::{concat_bytes, concat_len, concat_number, successor};
 use crate::attr::{HEADER_LEN, Writer, attrs, flag};
 use crate::error::Error;
@@ -63,18 +63,6 @@ pub(crate) fn family_number(family: Family) -> u8 {
         Family::Inet => NFPROTO_INET,
         Family::Ip => 2,
         Family::Ip6 => 10,
-    }
-}
-
-/// Whether a name is one that the kernel stores and `nft` reads as one word.
-pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
-    let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'));
-    match first && rest && name.len() <= MAX_NAME {
-        true => Ok(()),
-        false => {
-            Err("a name has 1 to 127 letters, digits, '_', '-', '.', '/' and begins with a letter or '_'")
-        }
     }
 }
 
@@ -530,50 +518,6 @@ fn set_flags(set: &Set) -> u32 {
         flags |= u32::from(on) * bit;
     }
     flags
-}
-
-/// What nft keeps with a set so that it can print it: TLVs of type, length, value.
-fn set_user_data(set: &Set) -> Vec<u8> {
-    const KEY_BYTE_ORDER: u8 = 0;
-    const DATA_BYTE_ORDER: u8 = 1;
-    const KEY_TYPEOF: u8 = 3;
-    const DATA_TYPEOF: u8 = 4;
-    const EXPRESSION: u8 = 0;
-    const EXPRESSION_DATA: u8 = 1;
-    const EXPR_VERDICT: u32 = 1;
-    const EXPR_NUMGEN: u32 = 23;
-    let order = |types: &[KeyType]| match types {
-        [one] => one.byte_order(),
-        _ => 0,
-    };
-    let data_order = match &set.data {
-        SetData::Values(types) => order(types),
-        SetData::None | SetData::Verdict => 0,
-    };
-    let mut out = number_tlv(KEY_BYTE_ORDER, order(&set.key));
-    out.extend(number_tlv(DATA_BYTE_ORDER, data_order));
-    if set.key == [KeyType::Numgen] {
-        let numgen = [number_tlv(0, 1), number_tlv(1, u32::MAX), number_tlv(2, 0)].concat();
-        let key = [number_tlv(EXPRESSION, EXPR_NUMGEN), tlv(EXPRESSION_DATA, &numgen)].concat();
-        out.extend(tlv(KEY_TYPEOF, &key));
-        let data = [number_tlv(EXPRESSION, EXPR_VERDICT), tlv(EXPRESSION_DATA, &[])].concat();
-        out.extend(tlv(DATA_TYPEOF, &data));
-    }
-    out
-}
-
-/// A rule's comment as nft's user data: type 0, a NUL-terminated string.
-fn comment_user_data(comment: &str) -> Vec<u8> {
-    tlv(0, &[comment.as_bytes(), &[0]].concat())
-}
-
-fn number_tlv(kind: u8, n: u32) -> Vec<u8> {
-    tlv(kind, &n.to_ne_bytes())
-}
-
-fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
-    let len = u8::try_from(value.len()).expect("comments have at most 127 bytes, the rest is fixed");
-    [&[kind, len], value].concat()
 }
 
 fn hook_number(hook: HookPoint) -> u32 {

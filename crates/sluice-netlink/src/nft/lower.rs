@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::name::check_name;
 use super::raw::{Raw, SLOTS, cmp, register};
 use super::rule::{
     CmpOp, Expr, Field, MarkKind, MarkValue, NFPROTO_IPV4, NFPROTO_IPV6, NatKind, NatTarget, Rule,
@@ -146,7 +147,7 @@ fn lower_expr(expr: &Expr, out: &mut Vec<Raw>) -> Result<(), Reason> {
             });
         }
         Expr::Verdict(verdict) => {
-            verdict.target().map_or(Ok(()), super::encode::check_name)?;
+            verdict.target().map_or(Ok(()), check_name)?;
             out.push(Raw::Verdict(verdict.clone()));
         }
         Expr::Counter => out.push(Raw::Counter { packets: 0, bytes: 0 }),
@@ -173,8 +174,9 @@ fn lower_expr(expr: &Expr, out: &mut Vec<Raw>) -> Result<(), Reason> {
             });
         }
         Expr::Masquerade { random, fully_random } => {
-            let flags = u32::from(*random) * nat_flag::PROTO_RANDOM
-                | u32::from(*fully_random) * nat_flag::PROTO_RANDOM_FULLY;
+            let flag = |on: bool, bit| if on { bit } else { 0 };
+            let flags =
+                flag(*random, nat_flag::PROTO_RANDOM) | flag(*fully_random, nat_flag::PROTO_RANDOM_FULLY);
             out.push(Raw::Masquerade { flags, ports: false });
         }
         Expr::Nat { kind, target } => lower_nat(*kind, target, out)?,
@@ -308,5 +310,5 @@ fn check_text(text: &str) -> Result<(), Reason> {
 }
 
 fn set_name(name: &str) -> Result<String, Reason> {
-    super::encode::check_name(name).map(|()| name.to_owned())
+    check_name(name).map(|()| name.to_owned())
 }

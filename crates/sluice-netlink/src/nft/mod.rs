@@ -16,6 +16,7 @@ mod diff;
 mod encode;
 mod lift;
 mod lower;
+mod name;
 mod program;
 mod raw;
 mod reduce;
@@ -23,6 +24,7 @@ mod rule;
 mod table;
 mod text;
 mod transaction;
+mod user_data;
 mod value;
 
 #[cfg(test)]

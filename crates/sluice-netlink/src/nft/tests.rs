@@ -1,4 +1,5 @@
 //! Codec tests without a kernel: round trips of random rules, goldens of text, random bytes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
