@@ -204,17 +204,17 @@ fn repair_writes_only_what_is_wrong() {
         let repairs = node.network.repair().unwrap();
         assert_eq!(repairs.added_routes, ["10.42.1.2/32".parse().unwrap()]);
         assert_eq!(repairs.removed_routes, ["10.42.1.200/32".parse().unwrap()]);
-        assert_eq!(repairs.repaired_links, [a.attachment.id.clone()]);
+        assert_eq!(repairs.repaired_links, std::slice::from_ref(&a.attachment.id));
         assert_eq!(node.everything(), before);
         assert!(b.ns.ping(a.addresses()[0], ANSWER) && b.ns.ping(a.addresses()[1], ANSWER));
 
         node.ns.ip(&format!("link set {host} down"));
         let repairs = node.network.repair().unwrap();
-        assert_eq!(repairs.repaired_links, [a.attachment.id.clone()]);
+        assert_eq!(repairs.repaired_links, std::slice::from_ref(&a.attachment.id));
         assert!(b.ns.ping(a.addresses()[0], ANSWER) && b.ns.ping(a.addresses()[1], ANSWER));
 
         node.ns.ip(&format!("link del {host}"));
-        assert_eq!(node.network.repair().unwrap().missing, [a.attachment.id.clone()]);
+        assert_eq!(node.network.repair().unwrap().missing, std::slice::from_ref(&a.attachment.id));
         assert!(node.network.detach(&a.attachment.id).unwrap().is_some());
         assert_eq!(node.network.repair().unwrap(), Default::default());
     });

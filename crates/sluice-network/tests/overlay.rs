@@ -4,9 +4,10 @@ mod cluster;
 mod harness;
 
 use cluster::{Cluster, pod_cidrs, underlay_v4};
-use harness::{ANSWER, SILENCE, sandboxed};
+use harness::{ANSWER, SILENCE, ask_udp_with, sandboxed};
 use sluice_addr::Family;
 use sluice_network::overlay::{Backend, OverlayIssue, TunnelGuard, Vxlan};
+use sluice_network::store::PodRange;
 
 fn vxlan() -> Backend {
     Backend::Vxlan(Vxlan::default())
@@ -38,6 +39,89 @@ fn pods_of_two_nodes_reach_each_other_through_vxlan() {
         for device in ["flannel.1", "flannel-v6.1"] {
             assert!(cluster.nodes[0].ns.ip(&format!("link show {device}")).contains("mtu 1430"));
         }
+    });
+}
+
+#[test]
+fn a_full_size_packet_is_not_fragmented() {
+    sandboxed("a_full_size_packet_is_not_fragmented", || {
+        let mut cluster = Cluster::new(vxlan());
+        cluster.join();
+        // The agent would give pods the overlay's MTU; these have less, so the pod end is raised by hand.
+        let (a, b) = (cluster.nodes[0].pod("a"), cluster.nodes[1].pod("b"));
+        let mtu = cluster.configs[0].pod_mtu();
+        assert_eq!(mtu, 1430);
+        for (node, pod) in cluster.nodes.iter().zip([&a, &b]) {
+            node.ns.ip(&format!("link set {} mtu {mtu}", pod.attachment.host_interface));
+            pod.ns.ip(&format!("link set eth0 mtu {mtu}"));
+        }
+        b.ns.serve_udp(53, "b");
+        for (to, headers) in b.addresses().into_iter().zip([20 + 8, 40 + 8]) {
+            let ask = |size: u32| {
+                let question = vec![b'?'; (size - headers) as usize];
+                ask_udp_with(&a.ns.udp_socket().unwrap(), (to, 53), ANSWER, &question).unwrap().0
+            };
+            let all = || cluster.nodes.iter().map(|n| n.ns.fragments()).sum::<u64>() + a.ns.fragments();
+            let so_far = all();
+            assert_eq!(ask(mtu), "b");
+            assert_eq!(all(), so_far, "{to}");
+            // The control: one byte more is fragmented by the sender, and the counter sees it.
+            assert_eq!(ask(mtu + 1), "b");
+            assert!(all() > so_far);
+        }
+    });
+}
+
+#[test]
+fn a_changed_underlay_address_is_followed() {
+    sandboxed("a_changed_underlay_address_is_followed", || {
+        let mut cluster = Cluster::new(vxlan());
+        cluster.join();
+        let (a, b) = (cluster.nodes[0].pod("a"), cluster.nodes[1].pod("b"));
+        let macs = cluster.configs[1].vtep_macs;
+        cluster.nodes[1].ns.ip("addr del 192.0.2.2/24 dev eth0");
+        cluster.nodes[1].ns.ip("addr add 192.0.2.20/24 dev eth0");
+        cluster.configs[1].underlay.v4 = Some([192, 0, 2, 20].into());
+        let peer = cluster.peer(0);
+        let done = changes(&cluster.reconcile(1, &[peer]));
+        assert_eq!(done[0], "link recreate flannel.1: sends from another address");
+        assert_eq!(cluster.configs[1].vtep_macs, macs);
+        let peer = cluster.peer(1);
+        let done = changes(&cluster.reconcile(0, &[peer]));
+        assert_eq!(done, [format!("fdb replace {} dst 192.0.2.20 dev flannel.1", macs[0].unwrap())]);
+        assert!(a.ns.ping(b.addresses()[0], ANSWER) && a.ns.ping(b.addresses()[1], ANSWER));
+    });
+}
+
+#[test]
+fn a_changed_pod_cidr_moves_the_tunnels_address_and_keeps_old_pods() {
+    sandboxed("a_changed_pod_cidr_moves_the_tunnels_address_and_keeps_old_pods", || {
+        let mut cluster = Cluster::new(vxlan());
+        cluster.join();
+        let (a, old) = (cluster.nodes[0].pod("a"), cluster.nodes[1].pod("old"));
+        let cidrs = ["10.42.8.0/24", "fd00:42:8::/64"].map(|c| c.parse().unwrap());
+        let ranges = cidrs.map(|subnet| PodRange { subnet, gateway: None });
+        cluster.nodes[1].network.publish_ranges(&ranges).unwrap();
+        let new = cluster.nodes[1].pod("new");
+        let routed = cluster.nodes[1].network.routed_cidrs().unwrap();
+        cluster.configs[1].pod_cidrs = cidrs.to_vec();
+        cluster.configs[1].retired_cidrs = routed.into_iter().filter(|c| !cidrs.contains(c)).collect();
+        assert_eq!(cluster.configs[1].retired_cidrs.len(), 2);
+        let peer = cluster.peer(0);
+        cluster.reconcile(1, &[peer]);
+        let addresses = cluster.nodes[1].ns.ip("-4 -o addr show dev flannel.1");
+        assert!(addresses.contains("10.42.8.0/32") && !addresses.contains("10.42.2.0"), "{addresses}");
+        let blackholes = cluster.nodes[1].ns.ip("route show type blackhole");
+        assert!(blackholes.contains("10.42.8.0/24") && blackholes.contains("10.42.2.0/24"), "{blackholes}");
+        // The peer publishes both while pods are left in the old one.
+        let mut peer = cluster.peer(1);
+        peer.pod_cidrs.extend(&cluster.configs[1].retired_cidrs);
+        cluster.reconcile(0, &[peer]);
+        for to in new.addresses().into_iter().chain(old.addresses()) {
+            assert!(a.ns.ping(to, ANSWER), "{to}");
+        }
+        cluster.nodes[1].network.detach(&old.attachment.id).unwrap();
+        assert_eq!(cluster.nodes[1].network.routed_cidrs().unwrap(), cidrs);
     });
 }
 

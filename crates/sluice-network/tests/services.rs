@@ -1,5 +1,7 @@
 //! Masquerading and Services on the kernel.
 
+#![allow(clippy::unwrap_used, reason = "functions of tests")]
+
 mod cluster;
 mod harness;
 

@@ -98,7 +98,9 @@ pub enum PodRoutes {
     },
 }
 
-/// A pod that is configured and cut off: its host end is down.
+/// A pod that is configured and cut off: its host end is down. Dropped, it stays as an intent of a live writer:
+/// hand it to [`Network::complete`] or [`Network::abort`].
+#[must_use]
 #[derive(Debug)]
 pub struct Prepared {
     /// What it will be.

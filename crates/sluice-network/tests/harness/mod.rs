@@ -80,6 +80,11 @@ impl Netns {
         .expect("the thread does not panic")
     }
 
+    /// A namespace that somebody else made.
+    pub fn adopt(fd: OwnedFd) -> Self {
+        Self(Arc::new(fd))
+    }
+
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -168,33 +173,54 @@ impl Netns {
         self.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))
     }
 
+    /// Fragments that the namespace made or took, of both families.
+    pub fn fragments(&self) -> u64 {
+        self.run(|| {
+            let read =
+                |file: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("proc");
+            let (snmp, snmp6) = (read("snmp"), read("snmp6"));
+            let mut ip = snmp.lines().filter(|line| line.starts_with("Ip:"));
+            let (names, values) = (ip.next().expect("names"), ip.next().expect("values"));
+            let v4 = names.split_whitespace().zip(values.split_whitespace());
+            let v6 = snmp6.lines().filter_map(|line| line.split_once(char::is_whitespace));
+            v4.chain(v6)
+                .filter(|(name, _)| {
+                    ["FragCreates", "ReasmReqds", "Ip6FragCreates", "Ip6ReasmReqds"].contains(name)
+                })
+                .map(|(_, count)| count.trim().parse::<u64>().expect("a count"))
+                .sum()
+        })
+    }
+
     /// Whether an echo request is answered.
     pub fn ping(&self, to: IpAddr, wait: Duration) -> bool {
         self.run(|| ping(to, wait).unwrap_or(false))
     }
 }
 
-/// Sends on `socket` and returns the answer: the server's name and the client's address as it sees it.
+/// Asks on `socket` and returns the answer: the server's name and the client's address as it sees it.
 pub fn ask_udp(socket: &UdpSocket, to: (IpAddr, u16), wait: Duration) -> io::Result<(String, SocketAddr)> {
+    ask_udp_with(socket, to, wait, b"?")
+}
+
+/// As [`ask_udp`] with a question of any size.
+pub fn ask_udp_with(
+    socket: &UdpSocket,
+    to: (IpAddr, u16),
+    wait: Duration,
+    question: &[u8],
+) -> io::Result<(String, SocketAddr)> {
     let to = match to.0 {
         IpAddr::V4(v4) => SocketAddr::from((v4.to_ipv6_mapped(), to.1)),
         IpAddr::V6(v6) => SocketAddr::from((v6, to.1)),
     };
     socket.set_read_timeout(Some(wait))?;
-    socket.send_to(b"?", to)?;
+    socket.send_to(question, to)?;
     let mut buffer = [0; 1500];
     let (length, _) = socket.recv_from(&mut buffer)?;
     let text = std::str::from_utf8(&buffer[..length]).map_err(io::Error::other)?;
     let (name, address) = text.split_once(' ').ok_or(ErrorKind::InvalidData)?;
     Ok((name.to_owned(), address.parse().map_err(io::Error::other)?))
-}
-
-/// Calls `check` until it holds, at most [`ANSWER`]; each call must block on something by itself.
-pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let limit = Instant::now() + ANSWER;
-    while !check() {
-        assert!(Instant::now() < limit, "{what}");
-    }
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
