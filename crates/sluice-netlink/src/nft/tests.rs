@@ -103,7 +103,7 @@ impl Random {
     }
 
     fn expr(&mut self, v6: bool) -> Expr {
-        let set = "set".to_owned();
+        let set = "s0".to_owned();
         match self.below(13) {
             0..3 => {
                 let field = self.field(v6);
@@ -271,9 +271,10 @@ fn what_cannot_be_programmed_is_refused_with_a_reason() {
     refused(vec![Expr::eq(Field::NfProto, NFPROTO_IPV6), v4()], Family::Inet, "both IP versions");
     refused(vec![Expr::eq(Field::IpSaddr, 1_u32)], Family::Inet, "type");
     refused(vec![Expr::eq(Field::IifName, "much-too-long-for-a-name")], Family::Inet, "15 bytes");
-    refused(vec![Expr::lookup([], "set")], Family::Inet, "empty");
-    refused(vec![Expr::lookup([Field::IifName; 5], "set")], Family::Inet, "too long");
+    refused(vec![Expr::lookup([], "s0")], Family::Inet, "empty");
+    refused(vec![Expr::lookup([Field::IifName; 5], "s0")], Family::Inet, "too long");
     refused(vec![Expr::lookup([Field::Mark], "two words")], Family::Inet, "name");
+    refused(vec![Expr::lookup([Field::Mark], "mark")], Family::Inet, "word of the nft language");
     refused(vec![Expr::Log { group: 1, prefix: "\"".into() }], Family::Inet, "quotes");
     refused(vec![Expr::Unknown("quota".into())], Family::Inet, "unknown");
     let range = Expr::Range { field: Field::Mark, op: CmpOp::Eq, first: 1_u32.into(), last: 2_u32.into() };
