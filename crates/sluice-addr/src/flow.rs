@@ -40,6 +40,15 @@ impl Transport {
     pub const fn udp(source: u16, destination: u16) -> Self {
         Self::Ports { protocol: Protocol::UDP, source, destination }
     }
+
+    /// Whether it is an ICMP error, which quotes a packet of another flow (semantics 1.7).
+    pub const fn is_icmp_error(&self, family: Family) -> bool {
+        match (self, family) {
+            (Self::Icmp { type_, .. }, Family::V4) => matches!(type_, 3 | 11 | 12),
+            (Self::Icmp { type_, .. }, Family::V6) => matches!(type_, 1..=4),
+            (Self::Ports { .. } | Self::Other(_), _) => false,
+        }
+    }
 }
 
 /// A connection as it is judged: after DNAT and before SNAT (semantics 1.1, 1.2).

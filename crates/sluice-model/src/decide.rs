@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Not judged here, because a [`Flow`] does not say it: which interface a packet came through (so that a source
-//! address is taken at its word), hop limits, fragments, ICMP errors and replies of flows (1.7, 1.10). Host endpoint
-//! stages (3.10) are not evaluated.
+//! address is taken at its word), hop limits, fragments, and packets of flows that live: replies, and ICMP errors that
+//! quote them (1.7, 1.10). Host endpoint stages (3.10) are not evaluated.
 
 mod criteria;
 mod entities;
@@ -115,6 +115,12 @@ fn shortcut(flow: &Flow, source: &End, destination: &End, circumstances: &Circum
         && destination.claimants.iter().all(|pod| pod.node.as_ref() == Some(node))
     {
         return Some(Shortcut::NodeToOwnPod { node: node.clone() });
+    }
+    // A flow's own packets are not judged here, so an error that is quotes none (1.7).
+    if flow.transport.is_icmp_error(flow.family())
+        && !(source.claimants.is_empty() && destination.claimants.is_empty())
+    {
+        return Some(Shortcut::IcmpErrorOfNoFlow);
     }
     if circumstances.endpoint_to_host == EndpointToHost::Drop && goes_to_own_node(source, destination) {
         return Some(Shortcut::EndpointToHostDrop);

@@ -162,8 +162,8 @@ impl World {
         labels.push(("projectcalico.org/serviceaccount".into(), pod.service_account.clone()));
         self.add_namespace_labels(namespace, &mut labels);
         let account = self.service_accounts.get(&(namespace.clone(), pod.service_account.clone()));
-        for (key, value) in account.iter().flat_map(|a| a.labels.iter()) {
-            labels.push((format!("pcsa.{key}").into(), value.into()));
+        for (key, value) in account.iter().flat_map(|a| own_labels(&a.labels)) {
+            labels.push((format!("pcsa.{key}").into(), value));
         }
         labels.push(("pcsa.projectcalico.org/name".into(), pod.service_account.clone()));
         Labels::from_iter(labels)
@@ -180,8 +180,8 @@ impl World {
 
     fn add_namespace_labels(&self, namespace: &Arc<str>, labels: &mut Vec<(Arc<str>, Arc<str>)>) {
         labels.push(("projectcalico.org/namespace".into(), namespace.clone()));
-        for (key, value) in self.namespace_labels(namespace).iter() {
-            labels.push((format!("pcns.{key}").into(), value.into()));
+        for (key, value) in own_labels(&self.namespace_labels(namespace)) {
+            labels.push((format!("pcns.{key}").into(), value));
         }
         labels.push(("pcns.projectcalico.org/name".into(), namespace.clone()));
     }

@@ -101,6 +101,8 @@ pub enum Shortcut {
     RouterMessageFromPod,
     /// Encapsulated packets sent by a pod, which could carry any inner source (1.7).
     EncapsulationFromPod,
+    /// An ICMP error that quotes no packet of a known flow (1.7).
+    IcmpErrorOfNoFlow,
 }
 
 impl Shortcut {
@@ -113,7 +115,8 @@ impl Shortcut {
             Shortcut::EndpointToHostDrop
             | Shortcut::NeighbourDiscoveryForwarded
             | Shortcut::RouterMessageFromPod
-            | Shortcut::EncapsulationFromPod => Verdict::Deny,
+            | Shortcut::EncapsulationFromPod
+            | Shortcut::IcmpErrorOfNoFlow => Verdict::Deny,
         }
     }
 }
@@ -138,6 +141,9 @@ impl fmt::Display for Shortcut {
                 f.write_str("pods may not send Router Advertisements or Redirects")
             }
             Shortcut::EncapsulationFromPod => f.write_str("pods may not send encapsulated packets"),
+            Shortcut::IcmpErrorOfNoFlow => {
+                f.write_str("an ICMP error passes only with the flow that it quotes, and never opens one")
+            }
         }
     }
 }

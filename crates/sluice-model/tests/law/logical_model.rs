@@ -203,6 +203,16 @@ fn icmp_is_a_protocol_like_any_other() {
 }
 
 #[test]
+fn icmp_errors_open_nothing() {
+    let law = "icmp3/1 x/a -> x/b: DENY\n icmp11/0 8.8.8.8 -> x/b: DENY\n icmp12/0 x/a -> 8.8.8.8: DENY
+               icmp5/0 x/a -> x/b: ALLOW\n icmp3/1 8.8.8.8 -> 9.9.9.9: ALLOW";
+    check(&with(""), law);
+    let law = "icmp1/0 fd00::1:1 -> fd00::5: DENY\n icmp4/0 fd00::5 -> fd00::1:1: DENY
+               icmp127/0 fd00::5 -> fd00::1:1: ALLOW";
+    check(&with(""), law);
+}
+
+#[test]
 fn ipv6_neighbour_discovery() {
     let text = with("gnp all E[deny] I[deny]");
     for type_ in [133, 135, 136, 130, 131, 132, 143] {
