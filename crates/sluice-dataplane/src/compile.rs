@@ -330,7 +330,7 @@ fn add_fixed(table: &mut Table, site: &Site) {
         (OUTPUT, Chain::base(hook(HookPoint::Output, FILTER_PRIORITY), output_rules())),
         (SOURCE, Chain::regular(source_rules(site))),
         (SANE, Chain::regular(sane_rules())),
-        (FROM_POD, Chain::regular(dispatch(&EGRESS, [Field::IpSaddr, Field::Ip6Saddr]))),
+        (FROM_POD, Chain::regular(from_pod_rules())),
         (TO_POD, Chain::regular(dispatch(&INGRESS, [Field::IpDaddr, Field::Ip6Daddr]))),
         (TO_NODE, Chain::regular(to_node_rules())),
     ];
@@ -427,8 +427,6 @@ fn sane_rules() -> Vec<Rule> {
     }
     // A mid-stream segment never revives a flow that was cut (semantics 1.10), whatever nf_conntrack_tcp_loose says.
     rules.push(dropped([mid_stream()], "TCP segment of no live flow"));
-    // Neighbour discovery is for the pod's link and never forwarded (semantics 1.7).
-    rules.extend(drop_discovery("neighbour discovery is not forwarded"));
     rules
 }
 
@@ -469,6 +467,13 @@ fn to_node_rules() -> Vec<Rule> {
         rules.push(Rule::new([is_family(Family::V6), matches, Expr::Verdict(nft::Verdict::Return)]));
     }
     rules.push(Rule::new([jump(SANE)]));
+    rules.extend(dispatch(&EGRESS, [Field::IpSaddr, Field::Ip6Saddr]));
+    rules
+}
+
+/// From a pod to anywhere else. Neighbour discovery is for its own link and never forwarded (semantics 1.7).
+fn from_pod_rules() -> Vec<Rule> {
+    let mut rules = drop_discovery("neighbour discovery is not forwarded").to_vec();
     rules.extend(dispatch(&EGRESS, [Field::IpSaddr, Field::Ip6Saddr]));
     rules
 }
