@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sluice_addr::Cidr;
-use sluice_network::Namespaces;
+use sluice_network::netns::Namespaces;
 
 /// The settings of one agent.
 #[derive(Clone)]

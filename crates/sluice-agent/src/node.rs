@@ -238,7 +238,11 @@ impl NodeNetwork {
 
     /// The interface that holds one of the node's own addresses, and its addresses.
     fn underlay(&mut self, own: &NodeFacts) -> Result<Underlay, NetworkError> {
-        let of = |source| NetworkError::Kernel { operation: "find the underlay interface".into(), source };
+        let of = |source: sluice_netlink::Error| NetworkError::Kernel {
+            operation: "find the underlay interface of",
+            object: self.config.node.to_string(),
+            source: source.into(),
+        };
         let present = route::addresses(&mut self.route).map_err(of)?;
         let found = present.iter().find(|a| own.addresses.contains(&a.addr)).ok_or_else(|| {
             of(sluice_netlink::Error::NotFound { operation: "find the node's address".into() })
