@@ -220,23 +220,24 @@ fn interval_sets_change_at_their_edges() {
             for (from, step) in steps.iter().enumerate() {
                 // As a set, and as a map whose verdicts change with every step.
                 let keys: Vec<SetKey> = step.iter().map(|text| cidr(text)).collect();
-                t.sets.insert("set".into(), plain(Set::interval(key), &keys));
+                t.sets.insert("plain".into(), plain(Set::interval(key), &keys));
                 let mut map = Set::interval(key).to_verdicts();
                 for (i, key) in keys.iter().enumerate() {
                     let verdict = if (from + i) % 2 == 0 { Verdict::Accept } else { Verdict::Drop };
                     map.elements.insert(key.clone(), SetValue::Verdict(verdict));
                 }
-                t.sets.insert("map".into(), map);
+                t.sets.insert("verdicts".into(), map);
                 go(&mut s, &t);
             }
         }
         // An exact key stands for a range of one.
         let mut t = Table::new(Family::Ip, "exact");
-        t.sets.insert("set".into(), plain(Set::interval(KeyType::Ipv4Addr), &[SetKey::one(ip("10.0.0.1"))]));
+        t.sets
+            .insert("plain".into(), plain(Set::interval(KeyType::Ipv4Addr), &[SetKey::one(ip("10.0.0.1"))]));
         diff(&Table::new(Family::Ip, "exact"), &t).unwrap().apply(&mut s).unwrap();
         let got = read_table(&mut s, Family::Ip, "exact").unwrap().unwrap();
         let one = SetKey::Range(value("10.0.0.1"), value("10.0.0.1"));
-        assert_eq!(got.sets["set"].elements.keys().collect::<Vec<_>>(), [&one]);
+        assert_eq!(got.sets["plain"].elements.keys().collect::<Vec<_>>(), [&one]);
         assert!(diff(&got, &t).unwrap().is_empty());
     });
 }
@@ -261,7 +262,7 @@ fn random_interval_changes() {
                 let v = |n: u32| Value::V4(std::net::Ipv4Addr::from(u32::MAX - 64 + n));
                 set.elements.insert(SetKey::Range(v(first.min(64)), v((at - 1).min(64))), SetValue::None);
             }
-            t.sets.insert("set".into(), set);
+            t.sets.insert("plain".into(), set);
             go(&mut s, &t);
         }
     });
@@ -349,7 +350,7 @@ fn the_kernel_says_which_object_it_refuses() {
             |add| Change::Rules { chain: "c".into(), delete: RuleDeletion::Nothing, before: None, add };
         let add_chain = || Change::AddChain { chain: "c".into(), base: None };
         let good = Rule::new([Expr::Counter]);
-        let bad = Rule::new([Expr::lookup([Field::IpSaddr], "missing")]);
+        let bad = Rule::new([Expr::lookup([Field::IpSaddr], "absent")]);
         let got = refused(&mut s, vec![add_chain(), rules(vec![good.clone(), bad, good])]);
         assert_eq!((&got[0].object, got[0].errno), (&Object::Rule("c".into(), 1), Errno::NOENT));
         assert_eq!(read_table(&mut s, Family::Inet, "t").unwrap(), None, "a refused batch leaves nothing");
@@ -361,7 +362,7 @@ fn the_kernel_says_which_object_it_refuses() {
         let add_set = Change::AddSet { set: "m".into(), definition };
         let to =
             |addr: &str, chain: &str| (SetKey::one(ip(addr)), SetValue::Verdict(Verdict::Jump(chain.into())));
-        let add = vec![to("10.0.0.1", "c"), to("10.0.0.2", "c"), to("10.0.0.3", "missing")];
+        let add = vec![to("10.0.0.1", "c"), to("10.0.0.2", "c"), to("10.0.0.3", "absent")];
         let elements = Change::Elements { set: "m".into(), remove: vec![], add };
         let got = refused(&mut s, vec![add_chain(), add_set, elements]);
         assert_eq!(

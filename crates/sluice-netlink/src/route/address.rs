@@ -96,7 +96,7 @@ fn encode(address: &Address) -> AddressMessage {
     message
 }
 
-fn decode(body: &[u8]) -> Option<Address> {
+pub(super) fn decode(body: &[u8]) -> Option<Address> {
     let message = AddressMessage::parse(body).map_err(undecodable("address")).ok()?;
     let (mut local, mut addr, mut flags) = (None, None, AddressFlags::empty());
     for attribute in message.attributes {

@@ -251,7 +251,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
 }
 
-fn decode(body: &[u8]) -> Option<Link> {
+pub(super) fn decode(body: &[u8]) -> Option<Link> {
     let message = LinkMessage::parse(body).map_err(undecodable("interface")).ok()?;
     let flags = message.header.flags;
     let mut link = Link {

@@ -161,3 +161,60 @@ fn list<T>(
 fn undecodable<E: fmt::Display>(what: &'static str) -> impl Fn(E) {
     move |error| tracing::warn!(what, %error, "left out an object that cannot be decoded")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attribute soup: headers of every family, then attributes of random type and length, some nested.
+    fn soup(seed: u64) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = move |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let header = [8, 12, 16, 12][next(4) as usize] as usize;
+        let mut bytes: Vec<u8> = (0..header).map(|_| next(256) as u8).collect();
+        bytes[0] = [0, 2, 7, 10, 28][next(5) as usize];
+        for _ in 0..next(12) {
+            let len = [0, 1, 2, 4, 4, 6, 8, 16, 16, 20, 36, 60, 200][next(13) as usize];
+            let claimed = if next(8) == 0 { next(300) } else { len + 4 };
+            bytes.extend((claimed as u16).to_ne_bytes());
+            bytes.extend((next(70) as u16 | if next(6) == 0 { 0x8000 } else { 0 }).to_ne_bytes());
+            for at in 0..len {
+                // Now and then something that looks like a nested attribute.
+                bytes.push(if at % 4 == 0 && next(2) == 0 { 8 } else { next(256) as u8 * (next(2) as u8) });
+            }
+            while !bytes.len().is_multiple_of(4) {
+                bytes.push(0);
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn random_messages_never_panic() {
+        for seed in 0..40_000 {
+            let bytes = soup(seed);
+            for cut in [bytes.len(), bytes.len() / 2] {
+                let body = &bytes[..cut];
+                let _ = (link::decode(body), address::decode(body), routes::decode(body));
+                let _ = (neighbour::decode(body), neighbour::decode_fdb(body));
+                let _ = crate::conntrack::event(256, body);
+            }
+        }
+    }
+
+    #[test]
+    fn mac_addresses_have_one_text_form() {
+        let mac: Mac = "02:00:00:Ab:cd:ef".parse().expect("a MAC address");
+        assert_eq!(mac.to_string(), "02:00:00:ab:cd:ef");
+        for text in
+            ["", "02:00", "02:00:00:00:00:00:00", "2:0:0:0:0:1", "02-00-00-00-00-01", "+2:00:00:00:00:01"]
+        {
+            assert!(text.parse::<Mac>().is_err(), "{text}");
+        }
+    }
+}

@@ -131,7 +131,7 @@ fn encode_fdb(link: LinkIndex, mac: Mac, destination: Option<IpAddr>) -> Neighbo
     message
 }
 
-fn decode(body: &[u8]) -> Option<Neighbour> {
+pub(super) fn decode(body: &[u8]) -> Option<Neighbour> {
     let message = NeighbourMessage::parse(body).map_err(undecodable("neighbour")).ok()?;
     let state = match message.header.state {
         codec::NeighbourState::Permanent => NeighbourState::Permanent,
@@ -142,7 +142,7 @@ fn decode(body: &[u8]) -> Option<Neighbour> {
     Some(Neighbour { link: LinkIndex(message.header.ifindex), addr: addr?, mac, state })
 }
 
-fn decode_fdb(body: &[u8]) -> Option<FdbEntry> {
+pub(super) fn decode_fdb(body: &[u8]) -> Option<FdbEntry> {
     let message = NeighbourMessage::parse(body).map_err(undecodable("forwarding entry")).ok()?;
     // Entries without `self` belong to a bridge, not to the tunnel device.
     if message.header.family != AddressFamily::Bridge || !message.header.flags.contains(NeighbourFlags::Own) {

@@ -212,7 +212,7 @@ fn encode(route: &Route) -> RouteMessage {
     message
 }
 
-fn decode(body: &[u8]) -> Option<Route> {
+pub(super) fn decode(body: &[u8]) -> Option<Route> {
     let message = RouteMessage::parse(body).map_err(undecodable("route")).ok()?;
     let header = &message.header;
     let unspecified = match header.address_family {
