@@ -12,6 +12,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod controllers;
 pub mod discovery;
 mod http;
 pub mod openapi;

@@ -1,7 +1,7 @@
 //! What every written object passes: unknown fields, defaults, validation (kubernetes-api 7).
 //!
-//! [`Admission`] is the seam to the policy kinds; [`BuiltinAdmission`] does the kinds of Kubernetes' core
-//! and asks nobody else.
+//! [`Admission`] is the seam. [`BuiltinAdmission`] does the kinds of Kubernetes' core here and asks
+//! `sluice-kinds` about strict decoding of every kind and about the policy kinds.
 
 mod core;
 pub(crate) mod metadata;
@@ -10,6 +10,7 @@ mod pod;
 pub mod service;
 
 use serde_json::Value;
+use sluice_kinds as policy;
 
 use crate::{
     resource::ResourceType,
@@ -21,6 +22,9 @@ pub type Warning = String;
 
 /// Decides what an object may contain. Implementations see objects whose metadata is already sound.
 pub trait Admission: Send + Sync + 'static {
+    /// The first field of the wrong type, which makes the body undecodable (400).
+    fn decode_error(&self, rt: &ResourceType, object: &Value) -> Option<FieldError>;
+
     /// Paths of fields that the kind does not have.
     fn unknown_fields(&self, rt: &ResourceType, object: &Value) -> Vec<String>;
 
@@ -150,13 +154,17 @@ pub(crate) fn invalid_status(rt: &ResourceType, name: &str, errors: &[FieldError
     Status::invalid(rt.group, rt.kind, name, errors.iter().map(FieldError::cause).collect())
 }
 
-/// Defaults and validation of the kinds of Kubernetes' own groups.
+/// Defaults and validation as the real API's.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BuiltinAdmission;
 
 impl Admission for BuiltinAdmission {
-    fn unknown_fields(&self, _rt: &ResourceType, _object: &Value) -> Vec<String> {
-        Vec::new()
+    fn decode_error(&self, rt: &ResourceType, object: &Value) -> Option<FieldError> {
+        policy::decode_error(rt.group, rt.kind, object).map(Into::into)
+    }
+
+    fn unknown_fields(&self, rt: &ResourceType, object: &Value) -> Vec<String> {
+        policy::unknown_fields(rt.group, rt.kind, object).iter().map(|note| quoted_path(note)).collect()
     }
 
     fn default(&self, rt: &ResourceType, object: &mut Value) {
@@ -165,7 +173,7 @@ impl Admission for BuiltinAdmission {
             ("", "Service") => service::default(object),
             ("", "Namespace") => core::default_namespace(object),
             ("discovery.k8s.io", "EndpointSlice") => core::default_endpoint_slice(object),
-            _ => {}
+            (group, kind) => policy::default(group, kind, object),
         }
     }
 
@@ -176,17 +184,54 @@ impl Admission for BuiltinAdmission {
         new: &Value,
     ) -> Result<Vec<Warning>, Vec<FieldError>> {
         let mut errors = Vec::new();
+        let mut warnings = Vec::new();
         match (rt.group, rt.kind) {
             ("", "Pod") => pod::validate(old, new, &mut errors),
             ("", "Service") => service::validate(old, new, &mut errors),
             ("", "ConfigMap") => core::validate_config_map(old, new, &mut errors),
             ("", "Node") => core::validate_node(old, new, &mut errors),
             ("", "Event") => core::validate_event(new, &mut errors),
+            ("", _) => {}
             ("coordination.k8s.io", "Lease") => core::validate_lease(new, &mut errors),
             ("discovery.k8s.io", "EndpointSlice") => core::validate_endpoint_slice(old, new, &mut errors),
-            _ => {}
+            (group, kind) => {
+                let found = policy::validate(group, kind, new);
+                errors.extend(found.errors.into_iter().map(Into::into));
+                warnings.extend(found.warnings.iter().map(|f| {
+                    let hint = f.hint.as_ref().map_or_else(String::new, |h| format!(" ({h})"));
+                    format!("{} {}: {}{hint}", f.code, f.path, f.message)
+                }));
+            }
         }
-        if errors.is_empty() { Ok(Vec::new()) } else { Err(errors) }
+        if errors.is_empty() { Ok(warnings) } else { Err(errors) }
+    }
+}
+
+/// The path in `unknown field "spec.foo"`.
+fn quoted_path(note: &str) -> String {
+    let quoted = note.find('"').map_or("", |at| &note[at..]);
+    serde_json::from_str(quoted).unwrap_or_else(|_| quoted.trim_matches('"').to_string())
+}
+
+impl From<policy::FieldError> for FieldError {
+    fn from(error: policy::FieldError) -> FieldError {
+        use policy::FieldErrorReason as R;
+        let reason = match error.reason {
+            R::Required => FieldReason::Required,
+            R::Invalid => FieldReason::Invalid,
+            R::NotSupported => FieldReason::NotSupported,
+            R::Duplicate => FieldReason::Duplicate,
+            R::Forbidden => FieldReason::Forbidden,
+            R::TooLong => FieldReason::TooLong,
+            R::TooMany => FieldReason::TooMany,
+            R::TypeInvalid => FieldReason::TypeInvalid,
+        };
+        FieldError {
+            field: error.field,
+            reason,
+            message: error.message,
+            value: error.value.unwrap_or(Value::Null),
+        }
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn strict_error(rt: &ResourceType, notes: &[String]) -> Status {
     ))
 }
 
-/// Drops unknown fields and notes them and the duplicates.
+/// Refuses fields of the wrong type, drops unknown ones, and notes them and the duplicates.
 pub(super) fn check(
     api: &Inner,
     rt: &ResourceType,
@@ -70,6 +70,12 @@ pub(super) fn check(
     duplicates: &[String],
     found: &mut Vec<String>,
 ) -> Result<(), Status> {
+    if let Some(error) = api.admission.decode_error(rt, object) {
+        return Err(Status::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {}: {}",
+            rt.kind, rt.version, rt.kind, error.field, error.message
+        )));
+    }
     let mut unknown = api.admission.unknown_fields(rt, object);
     if let Some(m) = object.get("metadata").and_then(Value::as_object) {
         for field in m.keys().filter(|k| !metadata::FIELDS.contains(&k.as_str())) {

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     resource,
     runtime::{
-        BoxFuture, ByteSink, ByteSource, ExecRequest, ExecSession, LogRequest, PodRuntime, PortRequest,
+        BoxFuture, ByteSink, ByteSource, ExecRequest, ExecSession, ExitStatus, LogRequest, PodRuntime,
+        PortRequest,
     },
     status::{Cause, Status},
     store::{Batch, Key, StoreError, Write},
@@ -156,8 +157,9 @@ async fn session(
     check_placed(&pod, rq)?;
     let handshake = stream::negotiate(&rq.headers, EXEC_PROTOCOLS)?;
     let upgrade = rq.upgrade.take().ok_or_else(no_upgrade)?;
-    // Started before the upgrade, so that a refusal is still an HTTP answer.
-    let session = start(api.runtime(), request).await?;
+    // What the runtime says comes through the stream, as from upstream's kubelet: after a refused upgrade
+    // kubectl would try SPDY and report only that.
+    let session = start(api.runtime(), request).await.unwrap_or_else(|s| failed(&s.message));
     let (protocol, permit, shutdown) = (handshake.protocol, rq.permit.take(), api.shutdown.clone());
     tokio::spawn(async move {
         let Ok(socket) = upgrade.await else { return };
@@ -168,6 +170,13 @@ async fn session(
         drop(permit);
     });
     Ok(Answer::Raw(switching(&handshake)))
+}
+
+/// A session that ends at once with this failure.
+fn failed(why: &str) -> ExecSession {
+    let (ended, exit) = tokio::sync::oneshot::channel();
+    let _ = ended.send(ExitStatus::Failed(why.to_string()));
+    ExecSession { stdin: None, stdout: None, stderr: None, resize: None, exit }
 }
 
 fn no_upgrade() -> Status {

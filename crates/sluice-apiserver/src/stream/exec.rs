@@ -15,7 +15,10 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Error, Message, protocol::Role},
+    tungstenite::{
+        Error, Message,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 
 use super::{
@@ -129,7 +132,9 @@ pub(super) async fn write_frames(
                     protocol.encode(channel, &data)
                 }
                 None => {
-                    return sink.send(Message::Close(None)).await.map_err(|_| Gone);
+                    // Without a code, kubectl takes the end for a broken connection.
+                    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+                    return sink.send(Message::Close(Some(normal))).await.map_err(|_| Gone);
                 }
             },
             _ = ping.tick() => {
