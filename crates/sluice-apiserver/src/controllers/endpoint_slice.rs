@@ -55,9 +55,9 @@ fn is_ours(slice: &Value) -> bool {
 /// A service without a selector, or with an empty one, selects nothing.
 fn selects(service: &Value, pod: &Value) -> bool {
     let labels = &pod["metadata"]["labels"];
-    service["spec"]["selector"]
-        .as_object()
-        .is_some_and(|selector| !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value))
+    service["spec"]["selector"].as_object().is_some_and(|selector| {
+        !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value)
+    })
 }
 
 /// Endpoints that share a slice: of one family, with the same resolved ports.
@@ -116,7 +116,11 @@ pub(super) fn decide(world: &World, namespace: &str, name: &str) -> Vec<Request>
             let chunk: Vec<Value> =
                 std::iter::from_fn(|| endpoints.pop_first().map(|(_, e)| e)).take(MAX_ENDPOINTS).collect();
             let slice_name = free_name(name, &group, &mut taken);
-            requests.push(Request::create(slices(), namespace, slice_object(&service, &slice_name, &group, chunk)));
+            requests.push(Request::create(
+                slices(),
+                namespace,
+                slice_object(&service, &slice_name, &group, chunk),
+            ));
         }
     }
     // Emptied slices go, except the last one of a group.
@@ -142,7 +146,11 @@ pub(super) fn decide(world: &World, namespace: &str, name: &str) -> Vec<Request>
 }
 
 /// The endpoints of every group, by pod.
-fn wanted_groups(world: &World, namespace: &str, service: &Value) -> BTreeMap<Group, BTreeMap<String, Value>> {
+fn wanted_groups(
+    world: &World,
+    namespace: &str,
+    service: &Value,
+) -> BTreeMap<Group, BTreeMap<String, Value>> {
     let families = families(service);
     let mut groups: BTreeMap<Group, BTreeMap<String, Value>> = BTreeMap::new();
     for pod in world.list_in(Kind::of("", "Pod"), namespace) {
@@ -252,7 +260,9 @@ fn endpoint(world: &World, service: &Value, pod: &Value, address: &str) -> Value
     if !node.is_empty() {
         endpoint["nodeName"] = node.into();
         let zone = world.get(&ObjectRef::new(Kind::of("", "Node"), "", node));
-        if let Some(zone) = zone.and_then(|n| n["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str().map(str::to_string)) {
+        if let Some(zone) = zone
+            .and_then(|n| n["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str().map(str::to_string))
+        {
             endpoint["zone"] = zone.into();
         }
     }
@@ -330,7 +340,11 @@ fn free_name(service: &str, group: &Group, taken: &mut BTreeSet<String>) -> Stri
     let mut attempt = 0u64;
     loop {
         let digest = Sha256::digest(format!("{} {} {attempt}", group.family, group.ports));
-        let suffix: String = digest.iter().take(5).map(|b| char::from(b"bcdfghjklmnpqrstvwxz2456789"[usize::from(*b) % 27])).collect();
+        let suffix: String = digest
+            .iter()
+            .take(5)
+            .map(|b| char::from(b"bcdfghjklmnpqrstvwxz2456789"[usize::from(*b) % 27]))
+            .collect();
         let name = format!("{service}-{suffix}");
         if taken.insert(name.clone()) {
             return name;

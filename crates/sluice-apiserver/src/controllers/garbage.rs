@@ -49,7 +49,11 @@ fn waits_for_dependents(object: &Value) -> bool {
 
 /// Deletes an object all of whose owners are gone, or removes the references to those that are. The world
 /// may lag behind, so each owner is looked up in the API.
-pub(super) async fn collect(client: &Client, object: &ObjectRef, dependent: &Value) -> Result<(), ClientError> {
+pub(super) async fn collect(
+    client: &Client,
+    object: &ObjectRef,
+    dependent: &Value,
+) -> Result<(), ClientError> {
     let mut solid = Vec::new();
     let mut dangling = 0;
     for owner in items(dependent, "/metadata/ownerReferences") {
@@ -108,7 +112,9 @@ pub(super) fn finalize(world: &World, owner: &ObjectRef) -> Vec<Request> {
     } else {
         let blocking: Vec<_> = dependents()
             .filter(|(_, d)| {
-                items(d, "/metadata/ownerReferences").iter().any(|o| o["uid"] == uid && o["blockOwnerDeletion"] == true)
+                items(d, "/metadata/ownerReferences")
+                    .iter()
+                    .any(|o| o["uid"] == uid && o["blockOwnerDeletion"] == true)
             })
             .collect();
         if !blocking.is_empty() {
@@ -124,7 +130,8 @@ pub(super) fn finalize(world: &World, owner: &ObjectRef) -> Vec<Request> {
     if !requests.is_empty() {
         return requests;
     }
-    let rest: Vec<&Value> = items(&object, "/metadata/finalizers").iter().filter(|f| *f != finalizer).collect();
+    let rest: Vec<&Value> =
+        items(&object, "/metadata/finalizers").iter().filter(|f| *f != finalizer).collect();
     let patch = json!({"metadata": {
         "uid": uid,
         "resourceVersion": object["metadata"]["resourceVersion"],

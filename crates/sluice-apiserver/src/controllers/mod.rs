@@ -240,9 +240,9 @@ fn work_for(world: &World, touched: &Touched) -> Vec<Work> {
 
 fn default_service_account(world: &World, namespace: &str) -> Vec<Request> {
     let accounts = Kind::of("", "ServiceAccount");
-    let wanted = world
-        .get(&ObjectRef::new(Kind::of("", "Namespace"), "", namespace))
-        .is_some_and(|ns| text(&ns, "/status/phase") != "Terminating" && ns["metadata"]["deletionTimestamp"].is_null());
+    let wanted = world.get(&ObjectRef::new(Kind::of("", "Namespace"), "", namespace)).is_some_and(|ns| {
+        text(&ns, "/status/phase") != "Terminating" && ns["metadata"]["deletionTimestamp"].is_null()
+    });
     if !wanted || world.get(&ObjectRef::new(accounts, namespace, "default")).is_some() {
         return Vec::new();
     }

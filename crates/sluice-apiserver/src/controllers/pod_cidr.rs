@@ -25,7 +25,8 @@ impl ClusterCidr {
     /// the range is no CIDR, or the block is larger than the range or longer than an address.
     pub fn new(range: &str, node_prefix: u8) -> Option<ClusterCidr> {
         let range = Block::parse(range)?;
-        (range.prefix <= node_prefix && node_prefix <= range.width()).then_some(ClusterCidr { range, node_prefix })
+        (range.prefix <= node_prefix && node_prefix <= range.width())
+            .then_some(ClusterCidr { range, node_prefix })
     }
 
     /// The block with this number; `None` behind the end of the range.
@@ -126,9 +127,9 @@ impl Allocator {
         used.extend(self.assumed.values().flatten());
         let free = |range: &ClusterCidr| {
             // Blocks of other sizes may have been written by hand; they only need to be disjoint.
-            (0..).map_while(|n| range.block(n)).find(|block| {
-                !used.contains(block) && !used.iter().any(|u| u.overlaps(*block))
-            })
+            (0..)
+                .map_while(|n| range.block(n))
+                .find(|block| !used.contains(block) && !used.iter().any(|u| u.overlaps(*block)))
         };
         let Some(chosen) = self.ranges.iter().map(free).collect::<Option<Vec<Block>>>() else {
             tracing::warn!(node = name, "no pod CIDR is free: the cluster ranges are used up");
@@ -177,7 +178,9 @@ mod tests {
         assert_eq!(v6.block(3).unwrap().to_string(), "fd00:10:42:3::/64");
         assert_eq!(v6.block(256), None);
         assert_eq!(range("10.0.0.0/24", 24).block(1), None);
-        for (bad, prefix) in [("10.0.0.0/16", 8), ("10.0.0.0/16", 33), ("10.0.0.0", 24), ("10.0.0.0/33", 33), ("x/1", 2)] {
+        for (bad, prefix) in
+            [("10.0.0.0/16", 8), ("10.0.0.0/16", 33), ("10.0.0.0", 24), ("10.0.0.0/33", 33), ("x/1", 2)]
+        {
             assert!(ClusterCidr::new(bad, prefix).is_none(), "{bad}");
         }
         assert!(Block::parse("10.0.0.0/8").unwrap().overlaps(Block::parse("10.1.0.0/16").unwrap()));
@@ -209,7 +212,8 @@ mod tests {
     #[test]
     fn a_full_range_gives_nothing() {
         let mut world = World::default();
-        world.apply(Change::Replaced(Kind::of("", "Node"), vec![node("a", &["10.0.0.0/24"]), node("b", &[])]));
+        world
+            .apply(Change::Replaced(Kind::of("", "Node"), vec![node("a", &["10.0.0.0/24"]), node("b", &[])]));
         let mut allocator = Allocator::new(vec![range("10.0.0.0/24", 24)]);
         assert_eq!(allocator.decide(&world, "b"), vec![]);
     }

@@ -43,7 +43,8 @@ async fn list_and_watch(
     changes: &mpsc::Sender<Change>,
 ) -> Result<Result<(), ClientError>, Closed> {
     let path = kind.path("", "", "");
-    let (list_accept, watch_accept) = if kind.whole() { (OBJECTS, OBJECTS) } else { (METADATA_LIST, METADATA) };
+    let (list_accept, watch_accept) =
+        if kind.whole() { (OBJECTS, OBJECTS) } else { (METADATA_LIST, METADATA) };
     let mut list = match client.call(http::Method::GET, &path, "", list_accept, None).await {
         Ok(list) => list,
         Err(error) => return Ok(Err(error)),

@@ -122,8 +122,12 @@ fn obstacle(node: &Value, pod: &Value) -> Option<&'static str> {
         return Some("node(s) had untolerated taint(s)");
     }
     let labels = &node["metadata"]["labels"];
-    let selected = pod["spec"]["nodeSelector"].as_object().into_iter().flatten().all(|(k, v)| labels[k] == *v);
-    let terms = items(pod, "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
+    let selected =
+        pod["spec"]["nodeSelector"].as_object().into_iter().flatten().all(|(k, v)| labels[k] == *v);
+    let terms = items(
+        pod,
+        "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms",
+    );
     if !selected || (!terms.is_empty() && !terms.iter().any(|term| term_matches(term, node))) {
         return Some("node(s) didn't match Pod's node affinity/selector");
     }
@@ -184,7 +188,10 @@ fn unschedulable(pod: &Value, refused: &[&'static str]) -> Vec<Request> {
         format!("0/{} nodes are available: {}.", refused.len(), reasons.join(", "))
     };
     let mut conditions = items(pod, "/status/conditions").to_vec();
-    if conditions.iter().any(|c| c["type"] == "PodScheduled" && c["status"] == "False" && c["message"] == message) {
+    if conditions
+        .iter()
+        .any(|c| c["type"] == "PodScheduled" && c["status"] == "False" && c["message"] == message)
+    {
         return Vec::new();
     }
     conditions.retain(|c| c["type"] != "PodScheduled");
@@ -275,7 +282,12 @@ mod tests {
 
     #[test]
     fn obstacles_are_honoured_and_named() {
-        let gpu = || node("gpu", json!({"metadata": {"labels": {"gpu": "2"}}, "spec": {"taints": [{"key": "gpu", "effect": "NoSchedule"}]}}));
+        let gpu = || {
+            node(
+                "gpu",
+                json!({"metadata": {"labels": {"gpu": "2"}}, "spec": {"taints": [{"key": "gpu", "effect": "NoSchedule"}]}}),
+            )
+        };
         let nodes = || {
             vec![
                 node("a", json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}})),
@@ -289,8 +301,14 @@ mod tests {
         let table = [
             (json!({}), "z"),
             (json!({"nodeSelector": {"gpu": "2"}, "tolerations": tolerant}), "gpu"),
-            (json!({"affinity": affinity(json!({"key": "gpu", "operator": "Gt", "values": ["1"]})), "tolerations": tolerant}), "gpu"),
-            (json!({"affinity": affinity(json!({"key": "gpu", "operator": "DoesNotExist"})), "tolerations": tolerant}), "z"),
+            (
+                json!({"affinity": affinity(json!({"key": "gpu", "operator": "Gt", "values": ["1"]})), "tolerations": tolerant}),
+                "gpu",
+            ),
+            (
+                json!({"affinity": affinity(json!({"key": "gpu", "operator": "DoesNotExist"})), "tolerations": tolerant}),
+                "z",
+            ),
             (json!({"nodeName": "b"}), ""),
             (json!({"schedulerName": "mine"}), ""),
             (json!({"schedulingGates": [{"name": "g"}]}), ""),
@@ -310,8 +328,7 @@ mod tests {
     #[test]
     fn the_same_reason_is_said_once() {
         let mut waiting = pod("p", json!({}));
-        waiting["status"]["conditions"] =
-            json!([{"type": "PodScheduled", "status": "False", "message": "no nodes available to schedule pods"}]);
+        waiting["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False", "message": "no nodes available to schedule pods"}]);
         let mut s = Scheduler::new(vec![], vec![waiting]);
         assert_eq!(s.decide("p"), "");
     }

@@ -8,7 +8,8 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
-    admission::BuiltinAdmission, admission::service::ServiceRanges, http::ApiConfig, runtime::NoRuntime, store::Store,
+    admission::BuiltinAdmission, admission::service::ServiceRanges, http::ApiConfig, runtime::NoRuntime,
+    store::Store,
 };
 
 struct Cluster {
@@ -38,7 +39,12 @@ impl Cluster {
         let config = Config { cluster_cidrs, synced: Some(synced) };
         let task = tokio::spawn(run(api.clone(), config, token.clone()));
         wait.await.unwrap();
-        let cluster = Cluster { client: Client::new(api.with_identity(Identity::admin())), token, task, _directory: directory };
+        let cluster = Cluster {
+            client: Client::new(api.with_identity(Identity::admin())),
+            token,
+            task,
+            _directory: directory,
+        };
         cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "d"}})).await;
         cluster
     }
@@ -76,10 +82,16 @@ impl Cluster {
     async fn until(&self, path: &str, wanted: impl Fn(&[&Value]) -> bool) -> Vec<Value> {
         let mut seen: BTreeMap<String, Value> = BTreeMap::new();
         let watching = async {
-            let mut events =
-                self.client.watch(&format!("{path}?watch=true&allowWatchBookmarks=true"), "application/json").await.unwrap();
+            let mut events = self
+                .client
+                .watch(&format!("{path}?watch=true&allowWatchBookmarks=true"), "application/json")
+                .await
+                .unwrap();
             // The synthetic events come first; an empty collection says nothing at all.
-            seen = items(&self.client.get(path).await.unwrap(), "/items").iter().map(|o| (key(o), o.clone())).collect();
+            seen = items(&self.client.get(path).await.unwrap(), "/items")
+                .iter()
+                .map(|o| (key(o), o.clone()))
+                .collect();
             while !wanted(&seen.values().collect::<Vec<_>>()) {
                 let event = events.next().await.expect("the watch goes on");
                 match text(&event, "/type") {
@@ -133,7 +145,8 @@ async fn nodes_get_pod_cidrs_and_pods_get_nodes() {
     for name in ["n1", "n2"] {
         it.node(name, true).await;
     }
-    let nodes = it.until("/api/v1/nodes", |nodes| nodes.iter().all(|n| n["spec"]["podCIDRs"].is_array())).await;
+    let nodes =
+        it.until("/api/v1/nodes", |nodes| nodes.iter().all(|n| n["spec"]["podCIDRs"].is_array())).await;
     let mut cidrs: Vec<String> = nodes.iter().map(|n| n["spec"]["podCIDRs"].to_string()).collect();
     cidrs.sort();
     assert_eq!(cidrs, [r#"["10.42.0.0/24","fd00:10:42::/64"]"#, r#"["10.42.1.0/24","fd00:10:42:1::/64"]"#]);
@@ -159,14 +172,22 @@ async fn services_have_slices_that_follow_their_pods_and_go_with_them() {
     let slices = "/apis/discovery.k8s.io/v1/namespaces/d/endpointslices";
     it.until(slices, |all| all.len() == 1 && items(all[0], "/endpoints").is_empty()).await;
     it.pod("d", "p").await;
-    it.ready("/api/v1/namespaces/d/pods/p", true, json!({"phase": "Running", "podIP": "10.42.0.5", "podIPs": [{"ip": "10.42.0.5"}]})).await;
+    it.ready(
+        "/api/v1/namespaces/d/pods/p",
+        true,
+        json!({"phase": "Running", "podIP": "10.42.0.5", "podIPs": [{"ip": "10.42.0.5"}]}),
+    )
+    .await;
     let found = it
-        .until(slices, |all| all.iter().any(|s| s.pointer("/endpoints/0/conditions/ready") == Some(&json!(true)))).await;
+        .until(slices, |all| {
+            all.iter().any(|s| s.pointer("/endpoints/0/conditions/ready") == Some(&json!(true)))
+        })
+        .await;
     assert_eq!(found.len(), 1);
     assert_eq!(text(&found[0], "/endpoints/0/addresses/0"), "10.42.0.5");
     assert_eq!(found[0]["ports"], json!([{"name": "", "port": 8080, "protocol": "TCP"}]));
     it.call(Method::DELETE, "/api/v1/namespaces/d/services/web", json!({})).await;
-    it.until(slices, <[_]>::is_empty).await;
+    it.until(slices, |all| all.is_empty()).await;
     it.stop().await;
 }
 
@@ -186,7 +207,8 @@ async fn a_namespace_ends_when_its_content_has() {
         .await;
     let gone = namespaces.iter().find(|ns| ns["metadata"]["name"] == "gone").unwrap();
     assert_eq!(gone["status"]["phase"], "Terminating");
-    let message = items(gone, "/status/conditions").iter().find(|c| c["type"] == "NamespaceContentRemaining").unwrap();
+    let message =
+        items(gone, "/status/conditions").iter().find(|c| c["type"] == "NamespaceContentRemaining").unwrap();
     assert_eq!(message["message"], "Some resources are remaining: pods has 1 resource instances");
     assert!(it.client.find("/api/v1/namespaces/gone/configmaps/c").await.unwrap().is_none());
     // The node's sandbox manager reports that the pod has stopped.
@@ -199,11 +221,13 @@ async fn a_namespace_ends_when_its_content_has() {
 async fn dependents_go_with_their_last_owner() {
     let it = Cluster::start().await;
     let path = "/api/v1/namespaces/d/configmaps";
-    let owner = |object: &Value| {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "name": object["metadata"]["name"], "uid": object["metadata"]["uid"], "blockOwnerDeletion": true})
-    };
+    let owner = |object: &Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": object["metadata"]["name"], "uid": object["metadata"]["uid"], "blockOwnerDeletion": true});
     let make = async |name: &str, owners: Vec<Value>, finalizers: Value| {
-        it.create(path, json!({"metadata": {"name": name, "ownerReferences": owners, "finalizers": finalizers}})).await
+        it.create(
+            path,
+            json!({"metadata": {"name": name, "ownerReferences": owners, "finalizers": finalizers}}),
+        )
+        .await
     };
     let a = make("a", vec![], json!([])).await;
     let b = make("b", vec![], json!([])).await;
@@ -217,7 +241,8 @@ async fn dependents_go_with_their_last_owner() {
     make("of-unserved", vec![foreign], json!([])).await;
     it.call(Method::DELETE, &format!("{path}/a"), json!({})).await;
     it.until(path, |all| {
-        !named(all, "of-a") && all.iter().any(|c| key(c) == "d/of-both" && items(c, "/metadata/ownerReferences").len() == 1)
+        !named(all, "of-a")
+            && all.iter().any(|c| key(c) == "d/of-both" && items(c, "/metadata/ownerReferences").len() == 1)
     })
     .await;
 
@@ -229,11 +254,15 @@ async fn dependents_go_with_their_last_owner() {
     it.call(Method::DELETE, &format!("{path}/front"), json!({})).await;
     it.call(Method::DELETE, &format!("{path}/left"), json!({})).await;
     it.until(path, |all| {
-        !named(all, "left") && all.iter().any(|c| key(c) == "d/of-left" && items(c, "/metadata/ownerReferences").is_empty())
+        !named(all, "left")
+            && all.iter().any(|c| key(c) == "d/of-left" && items(c, "/metadata/ownerReferences").is_empty())
     })
     .await;
     let all = it
-        .until(path, |all| all.iter().any(|c| key(c) == "d/of-front" && c["metadata"]["deletionTimestamp"].is_string())).await;
+        .until(path, |all| {
+            all.iter().any(|c| key(c) == "d/of-front" && c["metadata"]["deletionTimestamp"].is_string())
+        })
+        .await;
     assert!(named(&all.iter().collect::<Vec<_>>(), "front"));
     it.call(Method::PATCH, &format!("{path}/of-front"), json!({"metadata": {"finalizers": null}})).await;
     let rest = it.until(path, |all| !named(all, "front") && !named(all, "of-front")).await;

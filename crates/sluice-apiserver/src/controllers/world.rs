@@ -112,13 +112,17 @@ impl World {
     /// Takes a change in and says what became different.
     pub(super) fn apply(&mut self, change: Change) -> Vec<Touched> {
         match change {
-            Change::Applied(kind, object) => vec![self.set(ObjectRef::of(kind, &object), Some(Arc::new(object)))],
+            Change::Applied(kind, object) => {
+                vec![self.set(ObjectRef::of(kind, &object), Some(Arc::new(object)))]
+            }
             Change::Deleted(kind, object) => vec![self.set(ObjectRef::of(kind, &object), None)],
             Change::Replaced(kind, objects) => {
                 let mut touched = Vec::new();
                 let present: BTreeSet<(String, String)> = objects
                     .iter()
-                    .map(|o| (text(o, "/metadata/namespace").to_string(), text(o, "/metadata/name").to_string()))
+                    .map(|o| {
+                        (text(o, "/metadata/namespace").to_string(), text(o, "/metadata/name").to_string())
+                    })
                     .collect();
                 let gone: Vec<ObjectRef> = self
                     .objects

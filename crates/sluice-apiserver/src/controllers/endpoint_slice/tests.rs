@@ -114,9 +114,15 @@ fn both_families_and_ports_by_name_per_pod() {
     settle(&mut it);
     assert_eq!(
         shown(&it),
-        ["IPv4 8080: 10.0.0.1 rs-", "IPv4 9090: 10.0.0.2 rs-", "IPv6 8080: fd00::1 rs-", "IPv6 9090: fd00::2 rs-"]
+        [
+            "IPv4 8080: 10.0.0.1 rs-",
+            "IPv4 9090: 10.0.0.2 rs-",
+            "IPv6 8080: fd00::1 rs-",
+            "IPv6 9090: fd00::2 rs-"
+        ]
     );
-    let numbered = json!({"ports": [{"port": 80, "targetPort": 1234}, {"port": 81}, {"port": 82, "targetPort": "83"}]});
+    let numbered =
+        json!({"ports": [{"port": 80, "targetPort": 1234}, {"port": 81}, {"port": 82, "targetPort": "83"}]});
     let mut it = world(service(numbered), pods);
     settle(&mut it);
     assert_eq!(shown(&it), ["IPv4 1234+81+83: 10.0.0.1 rs-, 10.0.0.2 rs-, 10.0.0.3 rs-"]);
@@ -124,8 +130,9 @@ fn both_families_and_ports_by_name_per_pod() {
 
 #[test]
 fn one_pod_changes_one_slice() {
-    let many: Vec<Value> =
-        (0..250).map(|i| pod(&format!("p{i:03}"), &format!("10.0.{}.{}", i / 200, i % 200), 8080, json!({}))).collect();
+    let many: Vec<Value> = (0..250)
+        .map(|i| pod(&format!("p{i:03}"), &format!("10.0.{}.{}", i / 200, i % 200), 8080, json!({})))
+        .collect();
     let mut it = world(service(json!({})), many.clone());
     assert_eq!(settle(&mut it), 3);
     it.apply(Change::Deleted(Kind::of("", "Pod"), many[0].clone()));
@@ -144,7 +151,9 @@ fn slices_of_others_and_services_without_selector_are_left_alone() {
     let mut it = world(service(json!({})), vec![]);
     it.apply(Change::Applied(slices(), foreign.clone()));
     assert_eq!(decide(&it, "d", "web").len(), 1);
-    for spec in [json!({"selector": null}), json!({"selector": {"app": null}}), json!({"type": "ExternalName"})] {
+    for spec in
+        [json!({"selector": null}), json!({"selector": {"app": null}}), json!({"type": "ExternalName"})]
+    {
         let it = world(service(spec), vec![pod("a", "10.0.0.1", 8080, json!({}))]);
         assert_eq!(decide(&it, "d", "web"), vec![]);
     }
@@ -152,7 +161,10 @@ fn slices_of_others_and_services_without_selector_are_left_alone() {
 
 #[test]
 fn headless_services_are_labelled_and_a_damaged_slice_is_repaired() {
-    let mut it = world(service(json!({"clusterIP": "None", "ports": null})), vec![pod("a", "10.0.0.1", 80, json!({}))]);
+    let mut it = world(
+        service(json!({"clusterIP": "None", "ports": null})),
+        vec![pod("a", "10.0.0.1", 80, json!({}))],
+    );
     settle(&mut it);
     assert_eq!(shown(&it), ["IPv4 : 10.0.0.1 rs-"]);
     let mut slice = it.list_in(slices(), "d").next().unwrap().clone();
