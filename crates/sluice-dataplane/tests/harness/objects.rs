@@ -1,0 +1,165 @@
+//! Worlds and plans for tests.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rand::Rng;
+use sluice_addr::{Cidr, PortRange, Protocol};
+use sluice_engine::{Engine, Scope};
+use sluice_model::{
+    Action, Kind, KubernetesPeer, KubernetesPort, Namespace, Node, Object, ObjectDelta, ObjectKey, Order,
+    Pod, PodKey, Policy, PortMatch, Rule, RuleBody, RuleRef, Subject, World,
+};
+use sluice_plan::Plan;
+use sluice_selector::{LabelSelector, Labels};
+use sluice_testkit::{deltas_of, random_pod, random_world};
+
+use super::{Cluster, NODE, ip, node_addresses};
+
+/// The plan of a world.
+pub fn plan_of(world: &World, scope: Scope) -> Plan {
+    let mut engine = Engine::new(scope);
+    deltas_of(world).into_iter().for_each(|delta| engine.apply(delta));
+    engine.flush().expect("the first flush gives a plan");
+    engine.plan().clone()
+}
+
+pub fn node_scope() -> Scope {
+    Scope::Node(NODE.into())
+}
+
+/// A random world whose pods on [`NODE`] are those of the cluster; their keys are in the cluster's order.
+pub fn random_world_on(cluster: &Cluster, rng: &mut impl Rng) -> (World, Vec<PodKey>) {
+    let mut world = random_world(rng);
+    let taken = |pod: &Pod| {
+        let ours = pod.node.as_deref() == Some(NODE) && !pod.host_network;
+        let clash = |address: &IpAddr| {
+            cluster.pod_of(*address).is_some() || !pod.host_network && node_addresses().contains(address)
+        };
+        ours || pod.addresses.iter().any(clash)
+    };
+    let gone: Vec<Object> = world.pods.values().filter(|pod| taken(pod)).cloned().map(Object::Pod).collect();
+    gone.iter().for_each(|pod| world.apply(ObjectDelta::Delete(pod.key())));
+    for (name, addresses) in [(NODE, node_addresses()), ("n2", [ip("192.168.0.2"), ip("fd00::2")])] {
+        world.apply(ObjectDelta::Upsert(node(name, addresses)));
+    }
+    let mut keys = Vec::new();
+    for (number, attached) in cluster.pods.iter().enumerate() {
+        let pod = Pod {
+            node: Some(NODE.into()),
+            host_network: false,
+            addresses: attached.addresses.to_vec(),
+            finished: false,
+            deleting: false,
+            ..random_pod(rng, &format!("local-{number}"))
+        };
+        keys.push(pod.key.clone());
+        world.apply(ObjectDelta::Upsert(Object::Pod(pod)));
+    }
+    (world, keys)
+}
+
+pub fn node(name: &str, addresses: [IpAddr; 2]) -> Object {
+    Object::Node(Node {
+        name: name.into(),
+        labels: Labels::default(),
+        addresses: addresses.to_vec(),
+        pod_cidrs: Vec::new(),
+    })
+}
+
+pub fn namespace(name: &str) -> Object {
+    let labels = Labels::from_iter([("kubernetes.io/metadata.name", name)]);
+    Object::Namespace(Namespace { name: name.into(), labels })
+}
+
+pub fn pod(namespace: &str, name: &str, node: &str, addresses: [IpAddr; 2]) -> Object {
+    Object::Pod(Pod {
+        key: PodKey::new(namespace, name),
+        uid: format!("uid-of-{name}").into(),
+        labels: Labels::from_iter([("app", name)]),
+        service_account: "default".into(),
+        node: Some(node.into()),
+        host_network: false,
+        addresses: addresses.to_vec(),
+        named_ports: Vec::new(),
+        finished: false,
+        deleting: false,
+        workload: None,
+    })
+}
+
+/// Pods `default/pod-0` and so on, one for each pod of the cluster.
+pub fn plain_world(cluster: &Cluster) -> (World, Vec<PodKey>) {
+    let mut world = World::default();
+    let mut keys = Vec::new();
+    let mut add = |object| world.apply(ObjectDelta::Upsert(object));
+    add(node(NODE, node_addresses()));
+    add(namespace("default"));
+    for (number, attached) in cluster.pods.iter().enumerate() {
+        let name = format!("pod-{number}");
+        keys.push(PodKey::new("default", name.as_str()));
+        add(pod("default", &name, NODE, attached.addresses));
+    }
+    (world, keys)
+}
+
+/// Peers and ports of one rule of a NetworkPolicy; no ports are all ports.
+pub struct Allow {
+    pub peers: Vec<KubernetesPeer>,
+    pub ports: Vec<(Protocol, u16)>,
+}
+
+/// A NetworkPolicy in `default` on the pod with label `app=subject`, or on all.
+pub fn policy(
+    name: &str,
+    subject: Option<&str>,
+    ingress: Option<Vec<Allow>>,
+    egress: Option<Vec<Allow>>,
+) -> Object {
+    let key = ObjectKey::new(Kind::KubernetesNetworkPolicy, "default", name);
+    let rules = |direction: &str, rules: Option<Vec<Allow>>| {
+        let rules = rules?.into_iter().enumerate().map(|(index, Allow { peers, ports })| {
+            let ports = ports.into_iter().map(|(protocol, port)| KubernetesPort {
+                protocol,
+                port: PortMatch::Range(PortRange::from(port)),
+            });
+            let ports: Vec<_> = ports.collect();
+            Rule {
+                action: Action::Allow,
+                body: RuleBody::Kubernetes {
+                    peers: (!peers.is_empty()).then_some(peers),
+                    ports: (!ports.is_empty()).then_some(ports),
+                },
+                reference: RuleRef {
+                    object: key.clone(),
+                    path: format!("spec.{direction}[{index}]").into(),
+                    position: None,
+                },
+            }
+        });
+        Some(rules.collect::<Vec<_>>())
+    };
+    let (ingress, egress) = (rules("ingress", ingress), rules("egress", egress));
+    let selector = match subject {
+        Some(app) => LabelSelector {
+            match_labels: BTreeMap::from([("app".into(), app.into())]),
+            match_expressions: Vec::new(),
+        },
+        None => LabelSelector::all(),
+    };
+    Object::Policy(Arc::new(Policy {
+        tier: "default".into(),
+        order: Order::KUBERNETES,
+        subject: Subject::Kubernetes(selector),
+        ingress,
+        egress,
+        position: None,
+        key,
+    }))
+}
+
+pub fn block(cidr: &str) -> KubernetesPeer {
+    KubernetesPeer::IpBlock { cidr: cidr.parse::<Cidr>().unwrap(), except: Vec::new() }
+}
