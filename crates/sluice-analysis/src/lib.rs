@@ -13,12 +13,20 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod ends;
+mod future;
+mod judge;
+mod passage;
+mod portability;
 mod reach;
+mod reason;
 mod sample;
 mod snapshot;
 mod transport;
+mod witness;
 
-pub use claim::{Claim, Ends, Expectation, Peer, judge_claim};
+pub use claim::{Claim, Ends, Expectation, Peer};
+pub use judge::judge_claim;
 pub use reach::{reachability, rows_between};
 pub use sample::{Sample, judge_samples, samples};
 pub use snapshot::{Place, Snapshot};

@@ -26,7 +26,8 @@ pub fn reachability(
     Reachability::new(rows)
 }
 
-/// The rows between given ends. Pairs of which neither end is a pod are left out: no policy of pods judges them.
+/// The rows between given ends. Pairs of which neither end is a pod are left out: no policy of pods judges them. Packets that
+/// have a rule of their own (semantics 1.7) are shown as policies have it.
 pub fn rows_between(
     snapshot: &Snapshot,
     family: Family,
@@ -43,7 +44,7 @@ pub fn rows_between(
                 from: from.name.clone(),
                 to: to.name.clone(),
                 family: family.to_string(),
-                allowed: snapshot.allowed(from, to).describe(),
+                allowed: snapshot.admitted(from, to).describe(),
                 undecided: Vec::new(),
             });
         }

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use sluice_addr::{Family, Flow, PortRange, Protocol, Transport};
 use sluice_report::{ClaimState, Witness};
 
-use crate::claim::{Claim, Expectation, is_member, members};
+use crate::claim::{Claim, Expectation};
+use crate::ends::{destinations, is_member, members};
 use crate::snapshot::{Place, Snapshot};
+use crate::witness::are_pair;
 
 /// One connection of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,21 +28,13 @@ pub struct Sample {
 
 /// The connections that stand for a claim: each pair of ends with each transport of `catalogue` and each that the claim lists.
 pub fn samples(snapshot: &Snapshot, claim: &Claim, catalogue: &[(Protocol, Option<u16>)]) -> Vec<Sample> {
-    let families = if claim.families.is_empty() { Family::BOTH.to_vec() } else { claim.families.clone() };
     let mut samples = BTreeSet::new();
-    for family in families {
+    for &family in claim.asked_families() {
         let transports = transports(claim, family, catalogue);
-        let destinations = match claim.expect {
-            Expectation::ReachOnly => {
-                [snapshot.pods(family), snapshot.nodes(family), snapshot.outside(family, None)].concat()
-            }
-            Expectation::Allow | Expectation::Deny | Expectation::AllowOnly => {
-                members(snapshot, &claim.to, family)
-            }
-        };
+        let destinations = destinations(snapshot, claim, family);
         for from in members(snapshot, &claim.from, family) {
             for to in &destinations {
-                if from.address == to.address || (from.pod.is_some() && from.pod == to.pod) {
+                if !are_pair(&from, to) {
                     continue;
                 }
                 for (transport, listed) in &transports {

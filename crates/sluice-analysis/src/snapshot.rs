@@ -2,24 +2,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sluice_addr::{AddrSet, Cidr, Family, Protocol};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Direction, ObjectDelta, PodKey, World};
-use sluice_plan::{ClassId, FunctionId, Plan};
+use sluice_plan::{ClassId, Plan, SubjectId};
 
-use crate::transport::TransportSet;
+use crate::passage::Memo;
+use crate::portability::Reading;
 
 /// The objects at one moment, compiled with every pod as a local endpoint.
 pub struct Snapshot {
     world: World,
     plan: Plan,
-    /// What each function allows, per family; functions are few and shared.
-    allowed: BTreeMap<(FunctionId, Family), Arc<TransportSet>>,
+    /// Who owns an address: one pod, or several that contest it (semantics 1.9).
+    owners: BTreeMap<IpAddr, Vec<Owner>>,
+    reading: Reading,
+    pub(crate) memo: Memo,
     /// Well-known addresses and ports, so that witnesses are packets that somebody answers.
     landmarks: Vec<IpAddr>,
     ports: Vec<(Protocol, u16)>,
+    /// The same objects read as other enforcers read them.
+    others: [OnceLock<Box<Snapshot>>; Reading::OTHERS.len()],
+}
+
+/// A pod that owns an address, and what applies to it there.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    pub(crate) pod: PodKey,
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) subject: SubjectId,
 }
 
 /// One end of a connection: an address, and what it is.
@@ -36,25 +49,41 @@ pub struct Place {
 impl Snapshot {
     /// Compiles the objects.
     pub fn new(world: World) -> Self {
+        Self::read_as(world, Reading::LAW)
+    }
+
+    /// Compiles the objects as an enforcer with this reading does.
+    pub(crate) fn read_as(world: World, reading: Reading) -> Self {
+        let read = reading.applied(&world);
         let mut engine = Engine::new(Scope::Cluster);
-        for object in world.objects() {
+        for object in read.as_ref().unwrap_or(&world).objects() {
             engine.apply(ObjectDelta::Upsert(object));
         }
         engine.flush();
         let plan = engine.plan().clone();
-        Self::from_parts(world, plan)
+        Snapshot { reading, ..Self::from_parts(world, plan) }
     }
 
     /// A snapshot of objects that are compiled already; `plan` has every pod as an endpoint.
     pub fn from_parts(world: World, plan: Plan) -> Self {
-        let mut allowed = BTreeMap::new();
-        for (id, function) in &plan.functions {
-            for family in Family::BOTH {
-                allowed.insert((*id, family), Arc::new(TransportSet::allowed_by(family, function)));
+        let mut owners: BTreeMap<IpAddr, Vec<Owner>> = BTreeMap::new();
+        for (key, endpoint) in &plan.endpoints {
+            for (address, subject) in &endpoint.addresses {
+                let owner = Owner { pod: key.clone(), node: endpoint.node.clone(), subject: *subject };
+                owners.entry(*address).or_default().push(owner);
             }
         }
         let ports = [(Protocol::TCP, 22), (Protocol::TCP, 80), (Protocol::TCP, 8080), (Protocol::UDP, 53)];
-        Snapshot { world, plan, allowed, landmarks: Vec::new(), ports: ports.to_vec() }
+        Snapshot {
+            world,
+            plan,
+            owners,
+            reading: Reading::LAW,
+            memo: Memo::default(),
+            landmarks: Vec::new(),
+            ports: ports.to_vec(),
+            others: Default::default(),
+        }
     }
 
     /// Prefers these outside addresses and destination ports for witnesses.
@@ -62,6 +91,19 @@ impl Snapshot {
         self.landmarks = addresses;
         self.ports = ports;
         self
+    }
+
+    /// Other objects under the same reading and with the same preferences.
+    pub(crate) fn with_world(&self, world: World) -> Self {
+        Self::read_as(world, self.reading).with_landmarks(self.landmarks.clone(), self.ports.clone())
+    }
+
+    /// The same objects under the readings of other enforcers, in the order of [`Reading::OTHERS`]. Compiled once.
+    pub(crate) fn under_other(&self, index: usize) -> &Snapshot {
+        self.others[index].get_or_init(|| {
+            let other = Self::read_as(self.world.clone(), Reading::OTHERS[index].0);
+            Box::new(other.with_landmarks(self.landmarks.clone(), self.ports.clone()))
+        })
     }
 
     /// The objects.
@@ -74,21 +116,32 @@ impl Snapshot {
         &self.plan
     }
 
+    pub(crate) fn reading(&self) -> Reading {
+        self.reading
+    }
+
     /// Preferred destination ports for witnesses.
     pub fn preferred_ports(&self) -> &[(Protocol, u16)] {
         &self.ports
     }
 
-    /// The pods that have addresses of a family, each with its first one.
+    pub(crate) fn is_landmark(&self, address: IpAddr) -> bool {
+        self.landmarks.contains(&address)
+    }
+
+    pub(crate) fn owners_of(&self, address: IpAddr) -> &[Owner] {
+        self.owners.get(&address).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The addresses of a family that pods have, each with its pod. A contested address is there once per claimant.
     pub fn pods(&self, family: Family) -> Vec<Place> {
-        self.plan
-            .endpoints
-            .iter()
-            .filter_map(|(key, endpoint)| {
-                let (address, _) = endpoint.addresses.iter().find(|(a, _)| Family::of(*a) == family)?;
-                Some(Place { name: key.to_string(), address: *address, pod: Some(key.clone()) })
-            })
-            .collect()
+        let mut places = Vec::new();
+        for (key, endpoint) in &self.plan.endpoints {
+            for (address, _) in endpoint.addresses.iter().filter(|(a, _)| Family::of(*a) == family) {
+                places.push(Place { name: key.to_string(), address: *address, pod: Some(key.clone()) });
+            }
+        }
+        places
     }
 
     /// The addresses of all nodes.
@@ -96,16 +149,20 @@ impl Snapshot {
         self.plan
             .nodes
             .iter()
-            .filter(|(a, _)| Family::of(**a) == family)
+            .filter(|(address, _)| Family::of(**address) == family && !self.owners.contains_key(*address))
             .map(|(address, name)| Place { name: format!("node {name}"), address: *address, pod: None })
             .collect()
     }
 
+    /// The addresses that pods and nodes have.
+    pub(crate) fn inside(&self) -> AddrSet {
+        let known = self.plan.hosts.keys().chain(self.plan.nodes.keys());
+        AddrSet::from_cidrs(known.map(|address| Cidr::host(*address)))
+    }
+
     /// One outside address per class, a landmark where one is in the class. `within` restricts the addresses.
     pub fn outside(&self, family: Family, within: Option<&AddrSet>) -> Vec<Place> {
-        let inside = AddrSet::from_cidrs(
-            self.plan.hosts.keys().chain(self.plan.nodes.keys()).map(|address| Cidr::host(*address)),
-        );
+        let inside = self.inside();
         let mut by_class: BTreeMap<ClassId, AddrSet> = BTreeMap::new();
         for (range, class) in self.plan.ranges.iter().filter(|(r, _)| r.family() == family) {
             let mut free = AddrSet::from_iter([*range]).subtract(&inside);
@@ -127,47 +184,18 @@ impl Snapshot {
             .collect()
     }
 
-    /// What is allowed from one address to another, both legs together (semantics 1.2).
-    pub fn allowed(&self, from: &Place, to: &Place) -> TransportSet {
-        let family = Family::of(from.address);
-        let mut allowed = TransportSet::all(family);
-        if from.address == to.address {
-            return allowed; // stays inside the pod
-        }
-        if let Some(leg) = self.leg(Direction::Egress, from, to.address) {
-            allowed = allowed.intersect(&leg);
-        }
-        let own_node = to.pod.as_ref().and_then(|key| self.plan.endpoints.get(key)).is_some_and(|endpoint| {
-            endpoint.node.is_some() && self.plan.nodes.get(&from.address) == endpoint.node.as_ref()
-        });
-        if !own_node && let Some(leg) = self.leg(Direction::Ingress, to, from.address) {
-            allowed = allowed.intersect(&leg);
-        }
-        allowed
-    }
-
-    fn leg(&self, direction: Direction, end: &Place, peer: IpAddr) -> Option<Arc<TransportSet>> {
-        let endpoint = self.plan.endpoints.get(end.pod.as_ref()?)?;
-        let (_, subject) = endpoint.addresses.iter().find(|(a, _)| *a == end.address)?;
-        let leg = self.plan.subjects.get(subject)?.leg(direction);
-        let function = leg.functions.get(&self.plan.class_of(peer)?)?;
-        self.allowed.get(&(*function, Family::of(peer))).cloned()
-    }
-
-    /// The policies without which the ends would be judged differently, by name: those of the legs' tiers.
+    /// The policies of one direction that apply to a place, by name, in the order of evaluation of their tiers.
     pub fn policies_of(&self, place: &Place, direction: Direction) -> BTreeSet<String> {
-        let subject = place.pod.as_ref().and_then(|key| {
-            let endpoint = self.plan.endpoints.get(key)?;
-            let (_, id) = endpoint.addresses.iter().find(|(a, _)| *a == place.address)?;
-            self.plan.subjects.get(id)
-        });
-        let tiers = subject.map(|s| s.leg(direction).tiers.as_slice()).unwrap_or_default();
-        tiers.iter().flat_map(|t| t.policies.iter().map(|p| p.object.to_string())).collect()
+        let owners = self.owners_of(place.address).iter().filter(|o| Some(&o.pod) == place.pod.as_ref());
+        let subjects = owners.filter_map(|owner| self.plan.subjects.get(&owner.subject));
+        subjects
+            .flat_map(|subject| &subject.leg(direction).tiers)
+            .flat_map(|tier| tier.policies.iter().map(|p| p.object.to_string()))
+            .collect()
     }
 }
 
-/// An address that looks like one of a host somewhere: not the network address of a range, not loopback or multicast where
-/// there is another.
+/// An address that looks like one of a host somewhere, if there is one: no loopback, no multicast, no first address of a range.
 fn typical(addresses: &AddrSet) -> Option<IpAddr> {
     let usual: [IpAddr; 4] = [
         IpAddr::from([198, 51, 100, 7]),
@@ -175,5 +203,23 @@ fn typical(addresses: &AddrSet) -> Option<IpAddr> {
         IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7]),
         IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7]),
     ];
-    usual.into_iter().find(|a| addresses.contains(*a)).or_else(|| addresses.first())
+    let odd = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/16", "fe80::/10", "ff00::/8"];
+    let odd = AddrSet::from_cidrs(odd.iter().filter_map(|cidr| cidr.parse().ok()));
+    usual
+        .into_iter()
+        .find(|address| addresses.contains(*address))
+        .or_else(|| {
+            let range = addresses.subtract(&odd).iter().next()?;
+            let second = next(range.first()).filter(|address| range.contains(*address));
+            Some(second.unwrap_or(range.first()))
+        })
+        .or_else(|| addresses.first())
+}
+
+/// The address after this one.
+pub(crate) fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(ip) => Some(u32::from(ip).checked_add(1)?.to_be_bytes().into()),
+        IpAddr::V6(ip) => Some(u128::from(ip).checked_add(1)?.to_be_bytes().into()),
+    }
 }

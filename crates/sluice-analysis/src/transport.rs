@@ -63,6 +63,15 @@ impl TransportSet {
         Self::all(family).intersect_match(&transport)
     }
 
+    /// ICMP of the family, of these inclusive ranges of types, with every code.
+    pub(crate) fn icmp_types(family: Family, ranges: &[(u8, u8)]) -> Self {
+        let protocol = Protocol::icmp_of(family);
+        ranges.iter().fold(Self::none(family), |all, types| {
+            let row = TransportMatch::Icmp { protocol, types: *types, codes: (0, u8::MAX) };
+            all.union(&Self::all(family).intersect_match(&row))
+        })
+    }
+
     /// What a port function allows.
     pub fn allowed_by(family: Family, function: &PortFunction) -> Self {
         let mut rest = Self::all(family);

@@ -1,0 +1,90 @@
+//! The ends of a claim as places.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sluice_addr::{AddrSet, Cidr, Family};
+use sluice_model::Pod;
+use sluice_selector::LabelSelector;
+
+use crate::claim::{Claim, Expectation, Peer};
+use crate::snapshot::{Place, Snapshot};
+
+/// Where the connections of a claim may go: its `to`, or everything for a claim that nothing else is reachable.
+pub(crate) fn destinations(snapshot: &Snapshot, claim: &Claim, family: Family) -> Vec<Place> {
+    if claim.expect != Expectation::ReachOnly {
+        return members(snapshot, &claim.to, family);
+    }
+    // classes of outside addresses are cut where `to` ends, so that no address stands for others that are beyond it
+    let named = claim.to.iter().fold(AddrSet::new(), |all, peer| all.union(&addresses(snapshot, peer)));
+    let mut places = [snapshot.pods(family), snapshot.nodes(family)].concat();
+    places.extend(snapshot.outside(family, Some(&named)));
+    places.extend(snapshot.outside(family, Some(&named.complement())));
+    places
+}
+
+/// The members of `ends` in one family.
+pub(crate) fn members(snapshot: &Snapshot, ends: &[Peer], family: Family) -> Vec<Place> {
+    let inside = [snapshot.pods(family), snapshot.nodes(family)].concat();
+    let mut places: BTreeSet<Place> =
+        inside.into_iter().filter(|place| is_member(snapshot, ends, place)).collect();
+    for peer in ends {
+        places.extend(match peer {
+            Peer::Outside => snapshot.outside(family, None),
+            Peer::Addresses { .. } | Peer::Service(..) => {
+                snapshot.outside(family, Some(&addresses(snapshot, peer)))
+            }
+            Peer::Pods { .. } | Peer::Nodes(_) => Vec::new(),
+        });
+    }
+    places.into_iter().collect()
+}
+
+/// The addresses that a peer names by themselves.
+fn addresses(snapshot: &Snapshot, peer: &Peer) -> AddrSet {
+    match peer {
+        Peer::Addresses { cidr, except } => {
+            AddrSet::from_cidrs([*cidr]).subtract(&AddrSet::from_cidrs(except.iter().copied()))
+        }
+        Peer::Service(namespace, name) => {
+            let slices = snapshot.world().slices.values();
+            let own = slices.filter(|s| s.namespace == *namespace && s.service == *name);
+            let backends = own.flat_map(|s| &s.endpoints).flat_map(|e| &e.addresses);
+            AddrSet::from_cidrs(backends.map(|address| Cidr::host(*address)))
+        }
+        Peer::Pods { .. } | Peer::Nodes(_) | Peer::Outside => AddrSet::new(),
+    }
+}
+
+pub(crate) fn is_member(snapshot: &Snapshot, ends: &[Peer], place: &Place) -> bool {
+    let world = snapshot.world();
+    ends.iter().any(|peer| match peer {
+        Peer::Pods { namespaces, pods } => {
+            let pod = place.pod.as_ref().and_then(|key| world.pods.get(key));
+            pod.is_some_and(|pod| selects(snapshot, namespaces.as_ref(), pods.as_ref(), pod))
+        }
+        Peer::Addresses { .. } | Peer::Service(..) => addresses(snapshot, peer).contains(place.address),
+        Peer::Outside => place.pod.is_none() && node_of(snapshot, place).is_none(),
+        Peer::Nodes(selector) => node_of(snapshot, place).is_some_and(|name| {
+            // of a node that is known only from its pods no label is known
+            world
+                .nodes
+                .get(name)
+                .map_or(*selector == LabelSelector::default(), |n| selector.matches(&n.labels))
+        }),
+    })
+}
+
+fn node_of<'s>(snapshot: &'s Snapshot, place: &Place) -> Option<&'s Arc<str>> {
+    if place.pod.is_some() { None } else { snapshot.plan().nodes.get(&place.address) }
+}
+
+fn selects(
+    snapshot: &Snapshot,
+    namespaces: Option<&LabelSelector>,
+    pods: Option<&LabelSelector>,
+    pod: &Pod,
+) -> bool {
+    let namespace = snapshot.world().namespace_labels(&pod.key.namespace);
+    namespaces.is_none_or(|s| s.matches(&namespace)) && pods.is_none_or(|s| s.matches(&pod.labels))
+}

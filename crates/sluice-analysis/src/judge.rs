@@ -1,0 +1,251 @@
+//! Claims judged (semantics 8.3).
+//!
+//! Ends that no policy can tell apart are judged once: pods are grouped by what applies to them and by their class as a peer.
+
+use std::collections::BTreeMap;
+
+use sluice_addr::{Family, Flow};
+use sluice_model::ObjectDelta;
+use sluice_plan::{ClassId, SubjectId};
+use sluice_report::{ClaimResult, ClaimState};
+
+use crate::claim::{Claim, Expectation};
+use crate::ends::{destinations, is_member, members};
+use crate::future;
+use crate::passage::{encapsulation, not_judged};
+use crate::portability::depends_on;
+use crate::reason::{Causes, because};
+use crate::snapshot::{Place, Snapshot};
+use crate::transport::TransportSet;
+use crate::witness::{Shown, are_pair, note};
+
+/// Judges a claim on a snapshot.
+pub fn judge_claim(snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
+    let mut result = judge(snapshot, claim);
+    if result.state != ClaimState::Undecided {
+        result.depends_on = depends_on(snapshot, claim, result.state);
+        result.stated_reason_wrong =
+            !claim.stated_reason.is_empty() && is_same_without_reason(snapshot, claim, result.state);
+    }
+    result
+}
+
+/// The state alone.
+pub(crate) fn state_of(snapshot: &Snapshot, claim: &Claim) -> ClaimState {
+    judge(snapshot, claim).state
+}
+
+fn judge(snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
+    let present = judge_present(snapshot, claim);
+    // a packet between present pods refutes a claim about all pods too
+    if !claim.future_pods || present.state == ClaimState::Fails {
+        return present;
+    }
+    future::judge(snapshot, claim, present)
+}
+
+/// Judges a claim about the pods that are there.
+pub(crate) fn judge_present(snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
+    let mut tally = Tally::default();
+    for family in claim.asked_families() {
+        judge_family(snapshot, claim, *family, &mut tally);
+    }
+    tally.result(snapshot, claim)
+}
+
+/// Removing the stated objects leaves the result unchanged: they are not the cause.
+fn is_same_without_reason(snapshot: &Snapshot, claim: &Claim, state: ClaimState) -> bool {
+    let mut world = snapshot.world().clone();
+    for key in &claim.stated_reason {
+        world.apply(ObjectDelta::Delete(key.clone()));
+    }
+    state_of(&snapshot.with_world(world), claim) == state
+}
+
+/// What the pairs of a claim showed.
+#[derive(Default)]
+struct Tally {
+    any_pair: bool,
+    /// A connection of the question that is allowed.
+    allowed: Option<Shown>,
+    /// A connection of the question that is denied.
+    denied: Option<Shown>,
+    /// A connection that must not be allowed and is.
+    beyond: Option<Shown>,
+    /// Why connections are denied, and why they are allowed.
+    denials: Causes,
+    admissions: Causes,
+}
+
+/// Places that policy cannot tell apart. Nodes and outside addresses stand alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    subjects: Vec<SubjectId>,
+    class: Option<ClassId>,
+    alone: Option<Place>,
+    /// Is it a member of the claim's `to`?
+    target: bool,
+}
+
+fn grouped<'p>(snapshot: &Snapshot, claim: &Claim, places: &'p [Place]) -> BTreeMap<Kind, Vec<&'p Place>> {
+    let mut groups: BTreeMap<Kind, Vec<&Place>> = BTreeMap::new();
+    for place in places {
+        let owners = snapshot.owners_of(place.address);
+        // a contested address stands alone too: it is inside no pod (semantics 1.9)
+        let alone =
+            (owners.len() != 1 || snapshot.plan().nodes.contains_key(&place.address)).then(|| place.clone());
+        let kind = Kind {
+            subjects: owners.iter().map(|owner| owner.subject).collect(),
+            class: snapshot.plan().class_of(place.address),
+            alone,
+            target: claim.expect == Expectation::ReachOnly && is_member(snapshot, &claim.to, place),
+        };
+        groups.entry(kind).or_default().push(place);
+    }
+    groups.values_mut().for_each(|group| group.sort());
+    groups
+}
+
+/// A group of pods, cut by whether they run on the node that owns the other end: the law tells these apart (semantics 1.5).
+fn cut<'p>(snapshot: &Snapshot, pods: &[&'p Place], other: &[&Place]) -> Vec<Vec<&'p Place>> {
+    let node = other.first().and_then(|place| snapshot.plan().nodes.get(&place.address));
+    let (own, rest): (Vec<&Place>, Vec<&Place>) = pods.iter().copied().partition(|place| {
+        node.is_some() && snapshot.owners_of(place.address).iter().any(|owner| owner.node.as_ref() == node)
+    });
+    [own, rest].into_iter().filter(|part| !part.is_empty()).collect()
+}
+
+fn judge_family(snapshot: &Snapshot, claim: &Claim, family: Family, tally: &mut Tally) {
+    let sources = members(snapshot, &claim.from, family);
+    let targets = destinations(snapshot, claim, family);
+    let sources = grouped(snapshot, claim, &sources);
+    let targets = grouped(snapshot, claim, &targets);
+    let question = Question::new(claim, family);
+    for from in sources.values() {
+        for (kind, to) in &targets {
+            for from in cut(snapshot, from, to) {
+                for to in cut(snapshot, to, &from) {
+                    judge_pair(snapshot, claim, &question, &from, &to, kind.target, tally);
+                }
+            }
+        }
+    }
+}
+
+/// The connections that a claim is about.
+struct Question {
+    family: Family,
+    listed: TransportSet,
+    /// Everything listed that opens a connection which policy judges.
+    asked: TransportSet,
+    /// Does the claim list nothing, so that it means what policy can decide?
+    whole: bool,
+    not_judged: TransportSet,
+}
+
+impl Question {
+    fn new(claim: &Claim, family: Family) -> Self {
+        let (listed, not_judged) = (claim.listed(family), not_judged(family));
+        let asked = listed.subtract(&not_judged);
+        Question { family, listed, asked, whole: claim.ports.is_empty(), not_judged }
+    }
+}
+
+fn judge_pair(
+    snapshot: &Snapshot,
+    claim: &Claim,
+    question: &Question,
+    sources: &[&Place],
+    targets: &[&Place],
+    is_target: bool,
+    tally: &mut Tally,
+) {
+    let pair = targets.iter().find_map(|to| Some((*sources.iter().find(|from| are_pair(from, to))?, *to)));
+    let Some((from, to)) = pair else { return };
+    tally.any_pair = true;
+    let allowed = snapshot.allowed(from, to);
+    // pods never send encapsulated packets, whatever policies say (semantics 1.7); a claim is about them only if it names them
+    let asked = match question.whole && from.pod.is_some() {
+        true => {
+            let to_node = snapshot.plan().nodes.contains_key(&to.address);
+            question.asked.subtract(&encapsulation(question.family, to_node))
+        }
+        false => question.asked.clone(),
+    };
+    let good = allowed.intersect(&asked);
+    let denied = asked.subtract(&allowed);
+    note(&mut tally.allowed, snapshot, sources, targets, &good, true);
+    let cause = |set: &TransportSet, allowed| {
+        let transport = set.example(snapshot.preferred_ports())?;
+        let flow = Flow { source: from.address, destination: to.address, transport };
+        Some(because(snapshot, &flow, allowed))
+    };
+    if let Some(cause) = cause(&denied, false) {
+        tally.denials.add(cause);
+    }
+    if let Some(cause) = cause(&good, true) {
+        tally.admissions.add(cause);
+    }
+    match claim.expect {
+        Expectation::Allow => note(&mut tally.denied, snapshot, sources, targets, &denied, false),
+        Expectation::Deny => note(&mut tally.beyond, snapshot, sources, targets, &good, true),
+        Expectation::AllowOnly => {
+            let more = allowed.subtract(&question.listed).subtract(&question.not_judged);
+            note(&mut tally.beyond, snapshot, sources, targets, &more, true);
+        }
+        Expectation::ReachOnly if !is_target => {
+            note(&mut tally.beyond, snapshot, sources, targets, &good, true);
+        }
+        Expectation::ReachOnly => {}
+    }
+}
+
+impl Tally {
+    fn result(self, snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
+        let refuted = |shown: &Shown, allowed, more: &str| {
+            format!("{}{more}: {}", shown.witness(), because(snapshot, &shown.flow, allowed))
+        };
+        let (denials, admissions) = (self.denials.sentence(), self.admissions.sentence());
+        let with = |sentence: &str, causes: &str| match causes {
+            "" => sentence.to_owned(),
+            causes => format!("{sentence}: {causes}"),
+        };
+        let refutation = match claim.expect {
+            Expectation::Allow => self.denied.map(|w| (refuted(&w, false, ""), w)),
+            Expectation::Deny | Expectation::ReachOnly => self.beyond.map(|w| (refuted(&w, true, ""), w)),
+            Expectation::AllowOnly => self.beyond.map(|w| (refuted(&w, true, ", which is not listed"), w)),
+        };
+        let (state, shown, reason) = match (refutation, claim.expect, self.allowed) {
+            _ if !self.any_pair => {
+                (ClaimState::Vacuous, None, "there is no pair of ends to ask about".to_owned())
+            }
+            (Some((reason, shown)), _, _) => (ClaimState::Fails, Some(shown), reason),
+            (None, Expectation::Allow, shown) => {
+                (ClaimState::Holds, shown, with("every connection of the question is allowed", &admissions))
+            }
+            (None, Expectation::Deny, _) => {
+                (ClaimState::Holds, None, with("no connection of the question is allowed", &denials))
+            }
+            (None, Expectation::AllowOnly, None) => {
+                (ClaimState::Vacuous, None, with("nothing at all is allowed", &denials))
+            }
+            (None, Expectation::AllowOnly, shown) => {
+                (ClaimState::Holds, shown, with("only what is listed is allowed", &admissions))
+            }
+            (None, Expectation::ReachOnly, None) => {
+                (ClaimState::Vacuous, None, with("nothing at all is reachable", &denials))
+            }
+            (None, Expectation::ReachOnly, shown) => {
+                (ClaimState::Holds, shown, with("nothing else is reachable", &denials))
+            }
+        };
+        ClaimResult {
+            state,
+            witness: shown.map(|shown| shown.witness()),
+            reason,
+            missing: Vec::new(),
+            depends_on: Vec::new(),
+            stated_reason_wrong: false,
+        }
+    }
+}
