@@ -41,6 +41,15 @@ pub enum LabError {
         #[source]
         source: io::Error,
     },
+    /// A request to the Kubernetes API failed.
+    #[error("{operation}")]
+    Api {
+        /// What was attempted.
+        operation: String,
+        /// The cause.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// The pod's network could not be set up or removed.
     #[error("network of {object}: {message}")]
     Network {
@@ -69,5 +78,9 @@ impl LabError {
         source: impl Into<io::Error>,
     ) -> Self {
         Self::File { operation, path: path.into(), source: source.into() }
+    }
+
+    pub(crate) fn api(operation: impl Into<String>, source: kube::Error) -> Self {
+        Self::Api { operation: operation.into(), source: Box::new(source) }
     }
 }

@@ -141,6 +141,50 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a bridge in the namespace of `socket` (linux/sockios.h, `SIOCBRADDBR`).
+pub(crate) fn add_bridge(socket: &OwnedFd, name: &str) -> io::Result<()> {
+    const SIOCBRADDBR: u32 = 0x89a0;
+    let name = CString::new(name)?;
+    // SAFETY: the kernel reads a name of at most 16 bytes up to its NUL.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCBRADDBR as _, name.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes an interface a port of a bridge (`SIOCBRADDIF`).
+pub(crate) fn add_bridge_port(socket: &OwnedFd, bridge: &str, port: u32) -> io::Result<()> {
+    const SIOCBRADDIF: u32 = 0x89a2;
+    // SAFETY: `ifreq` is plain data, for which all zeroes is a value.
+    let mut request = unsafe { std::mem::zeroed::<libc::ifreq>() };
+    // The last byte stays zero.
+    for (place, byte) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(bridge.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_ifindex = i32::try_from(port).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads and writes the structure only during the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCBRADDIF as _, &raw mut request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets a command die with the thread that spawns it, by whatever death.
+pub(crate) fn die_with_this_thread(command: &mut Command) {
+    let parent = rustix::process::getpid().as_raw_nonzero().get();
+    let before_exec = move || {
+        // SAFETY: async-signal-safe calls without pointers.
+        unsafe {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before the line above.
+            if libc::getppid() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: `before_exec` allocates nothing, takes no lock and is async-signal-safe.
+    unsafe { command.pre_exec(before_exec) };
+}
+
 /// The user at the other end of a Unix socket, as an id of this user namespace. (rustix has a wrapper, but its
 /// type cannot hold the process id 0, which is what a peer outside this PID namespace has.)
 pub(crate) fn peer_user(socket: &OwnedFd) -> io::Result<u32> {
