@@ -159,8 +159,9 @@ impl Controllers {
         for touched in self.world.apply(change) {
             self.placement.observe(&touched);
             self.pod_cidrs.observe(&touched);
-            for work in work_for(&self.world, &touched) {
-                self.queue.insert(work);
+            self.queue.extend(work_for(&self.world, &touched));
+            if touched.object.kind.name() == ("", "Node") && scheduler::may_take_more(&touched) {
+                self.queue.extend(self.placement.waiting());
             }
         }
     }
@@ -215,12 +216,7 @@ fn work_for(world: &World, touched: &Touched) -> Vec<Work> {
             Some(_) if !touched.old.as_deref().is_some_and(deleting) => work.push(Work::Namespace { name }),
             _ => {}
         },
-        ("", "Node") => {
-            if touched.new.is_some() {
-                work.push(Work::PodCidr { node: name });
-                work.extend(scheduler::unplaced(world));
-            }
-        }
+        ("", "Node") if touched.new.is_some() => work.push(Work::PodCidr { node: name }),
         ("", "Pod") => {
             work.extend(endpoint_slice::services_of_pod(world, touched));
             if touched.new.as_deref().is_some_and(scheduler::is_unplaced) {

@@ -1,6 +1,6 @@
 //! Places unscheduled pods: on the feasible node with the fewest pods, the first by name among equals.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
@@ -14,6 +14,8 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Placement {
     pods: HashMap<String, usize>,
+    /// Pods that wait for a node, by namespace and name.
+    unplaced: BTreeSet<(String, String)>,
     assumed: HashMap<(String, String), String>,
 }
 
@@ -25,12 +27,25 @@ impl Placement {
         if touched.new.as_deref().is_none_or(|pod| !text(pod, "/spec/nodeName").is_empty()) {
             self.forget(&touched.object.namespace, &touched.object.name);
         }
+        let key = (touched.object.namespace.clone(), touched.object.name.clone());
+        if touched.new.as_deref().is_some_and(is_unplaced) {
+            self.unplaced.insert(key);
+        } else {
+            self.unplaced.remove(&key);
+        }
         if let Some(node) = touched.old.as_deref().and_then(occupied) {
             self.release(node);
         }
         if let Some(node) = touched.new.as_deref().and_then(occupied) {
             *self.pods.entry(node.to_string()).or_default() += 1;
         }
+    }
+
+    /// All pods that wait for a node.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Work> {
+        self.unplaced
+            .iter()
+            .map(|(namespace, pod)| Work::Bind { namespace: namespace.clone(), pod: pod.clone() })
     }
 
     /// The binding of this pod was seen, or failed.
@@ -97,11 +112,13 @@ pub(super) fn is_unplaced(pod: &Value) -> bool {
         && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
 }
 
-/// All pods that wait for a node.
-pub(super) fn unplaced(world: &World) -> impl Iterator<Item = Work> {
-    world.list(Kind::of("", "Pod")).filter(|pod| is_unplaced(pod)).map(|pod| Work::Bind {
-        namespace: text(pod, "/metadata/namespace").to_string(),
-        pod: text(pod, "/metadata/name").to_string(),
+/// Whether a change of a node may give a waiting pod its place; heartbeats do not.
+pub(super) fn may_take_more(touched: &Touched) -> bool {
+    let Some(new) = touched.new.as_deref() else { return false };
+    touched.old.as_deref().is_none_or(|old| {
+        old["spec"] != new["spec"]
+            || old["metadata"]["labels"] != new["metadata"]["labels"]
+            || has_condition(old, "Ready", "True") != has_condition(new, "Ready", "True")
     })
 }
 

@@ -10,7 +10,7 @@ mod age;
 mod columns;
 mod pod;
 
-pub use age::{human_duration, parse_rfc3339};
+pub use age::human_duration;
 
 use serde_json::{Map, Value, json};
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::age::{parse_rfc3339, since};
-use crate::resource::ResourceType;
+use super::age::since;
+use crate::{resource::ResourceType, time};
 
 /// What is shown of a pod's life.
 pub(super) struct PodSummary {
@@ -51,10 +51,10 @@ impl Restarts {
     fn add(&mut self, container: &Value) {
         self.count += container["restartCount"].as_i64().unwrap_or(0);
         if let Some(finished) = container.pointer("/lastState/terminated/finishedAt")
-            && let Some(time) = finished.as_str().and_then(parse_rfc3339)
-            && self.last.as_ref().is_none_or(|(last, _)| *last < time)
+            && let Some(at) = finished.as_str().and_then(time::parse)
+            && self.last.as_ref().is_none_or(|(last, _)| *last < at)
         {
-            self.last = Some((time, finished.clone()));
+            self.last = Some((at, finished.clone()));
         }
     }
 
