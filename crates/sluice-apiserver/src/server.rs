@@ -19,6 +19,7 @@ use hyper_util::{
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     task::JoinHandle as Task,
 };
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +29,7 @@ use crate::{
     Api, ApiConfig,
     admission::{Admission, BuiltinAdmission, service::ServiceRanges},
     auth::{AuthError, Identity, Kubeconfig, Pki, identity_of},
+    controllers::{self, ClusterCidr},
     resource,
     runtime::{NoRuntime, PodRuntime},
     status::Status,
@@ -62,6 +64,8 @@ pub struct ServerConfig {
     pub runtime: Arc<dyn PodRuntime>,
     /// Whether WatchList is offered.
     pub watch_list: bool,
+    /// Ranges for the nodes' pod CIDRs, if the built-in controllers shall run.
+    pub controllers: Option<Vec<ClusterCidr>>,
 }
 
 impl ServerConfig {
@@ -76,6 +80,12 @@ impl ServerConfig {
             admission: Arc::new(BuiltinAdmission),
             runtime: Arc::new(NoRuntime),
             watch_list: true,
+            controllers: Some(
+                [("10.42.0.0/16", 24), ("fd00:10:42::/48", 64)]
+                    .into_iter()
+                    .filter_map(|(range, prefix)| ClusterCidr::new(range, prefix))
+                    .collect(),
+            ),
         }
     }
 }
@@ -132,6 +142,7 @@ pub struct Running {
     pub shutdown: CancellationToken,
     pki: Arc<Pki>,
     accepting: Task<()>,
+    controlling: Option<Task<()>>,
     store_thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -156,6 +167,19 @@ impl Server {
         });
         bootstrap(&api, &config.ranges, addr).await?;
 
+        let controlling = match config.controllers {
+            Some(cluster_cidrs) => {
+                let (synced, ready) = oneshot::channel();
+                let settings = controllers::Config { cluster_cidrs, synced: Some(synced) };
+                let task = tokio::spawn(controllers::run(api.clone(), settings, shutdown.clone()));
+                // Nobody is served before the controllers have seen everything (kubernetes-api 1, readyz).
+                if ready.await.is_err() {
+                    tracing::error!("the controllers ended before they had synced");
+                }
+                Some(task)
+            }
+            None => None,
+        };
         let hosts = Hosts::new(addr, &config.names, &config.ranges);
         let tls = TlsAcceptor::from(Arc::new(pki.server_config(&hosts.names, &hosts.addresses)?));
         let accepting = tokio::spawn(accept(listener, tls, api.clone(), Arc::new(hosts), shutdown.clone()));
@@ -168,6 +192,7 @@ impl Server {
             shutdown,
             pki,
             accepting,
+            controlling,
             store_thread: Mutex::new(Some(store_thread)),
         };
         running.write_kubeconfig(&Identity::admin(), &running.kubeconfig)?;
@@ -204,6 +229,9 @@ impl Running {
     pub async fn stop(self) {
         self.shutdown.cancel();
         let _ = self.accepting.await;
+        if let Some(task) = self.controlling {
+            let _ = task.await;
+        }
         let thread = self.store_thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let store = self.api.store().clone();
         drop(self.api);

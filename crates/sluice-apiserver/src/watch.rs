@@ -115,10 +115,12 @@ pub(crate) struct Watcher {
     bookmark_at: Instant,
     last_bookmark_sent: bool,
     over: bool,
+    /// Why the watch could not begin; the only event it sends.
+    refused: Option<Status>,
 }
 
 impl Watcher {
-    /// Prepares a watch. A revision that cannot be served becomes an ERROR event, not an HTTP error.
+    /// Begins a watch: what happens from now on is seen. A revision that cannot be served becomes an ERROR event, not an HTTP error.
     pub(crate) fn new(
         store: &Store,
         rt: &'static ResourceType,
@@ -128,7 +130,7 @@ impl Watcher {
         options: WatchOptions,
     ) -> Watcher {
         let now = Instant::now();
-        Watcher {
+        let mut watcher = Watcher {
             store: store.clone(),
             revisions: store.subscribe(),
             rt,
@@ -145,14 +147,15 @@ impl Watcher {
             bookmark_at: now + BOOKMARK_EVERY,
             last_bookmark_sent: false,
             over: false,
-        }
+            refused: None,
+        };
+        watcher.refused = watcher.begin().err();
+        watcher
     }
 
     /// The next burst of lines; `None` when the watch is over. Waits while there is nothing to send.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        if self.cursor == 0
-            && let Err(status) = self.begin()
-        {
+        if let Some(status) = self.refused.take() {
             self.over = true;
             return Some(line("ERROR", &serialise(&status.to_value())));
         }

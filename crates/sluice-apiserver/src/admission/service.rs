@@ -191,7 +191,8 @@ fn validate_ports(spec: &Value, kind: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Keeps what the old state had allocated and the new one leaves out, as upstream does on update.
+/// Keeps what the old state had allocated and the new one, already defaulted, leaves out, as upstream does
+/// on update.
 pub(crate) fn carry_allocations(old: &Value, new: &mut Value) {
     let kind = text_at(new, "/spec/type").to_string();
     if kind == "ExternalName" {

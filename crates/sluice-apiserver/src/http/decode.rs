@@ -1,12 +1,12 @@
 //! Request bodies into JSON trees: JSON and YAML, bounded, with duplicate fields noticed.
-//!
-//! `application/vnd.kubernetes.protobuf` takes its place in [`BodyFormat`] when it is read.
+//! Protobuf bodies are read for the kinds that [`super::protobuf`] knows.
 
 use std::cell::RefCell;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::protobuf;
 use crate::status::Status;
 
 /// Media types of request bodies that are read.
@@ -19,6 +19,8 @@ pub(crate) enum BodyFormat {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
 
 impl BodyFormat {
@@ -28,6 +30,7 @@ impl BodyFormat {
         match media.as_str() {
             "" | "application/json" => Ok(BodyFormat::Json),
             "application/yaml" => Ok(BodyFormat::Yaml),
+            "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),
             _ => Err(Status::unsupported_media_type(ACCEPTED)),
         }
     }
@@ -61,6 +64,11 @@ pub(crate) fn decode(format: BodyFormat, body: &[u8]) -> Result<Decoded, Status>
             }
             Ok(value)
         }
+        BodyFormat::Protobuf => match protobuf::decode(body) {
+            Ok(value) => Ok(value),
+            Err(protobuf::Refusal::Malformed(why)) => Err(why.to_string()),
+            Err(protobuf::Refusal::Unsupported) => return Err(Status::unsupported_media_type(ACCEPTED)),
+        },
     };
     let value = value.map_err(|e| bad(&e))?;
     Ok(Decoded { value, duplicates: notes.into_inner().duplicates })
@@ -239,7 +247,7 @@ mod tests {
         }
         assert!(decode(BodyFormat::Yaml, &[0xff, 0xfe]).is_err());
         assert!(decode(BodyFormat::Yaml, b"a: {b: 1}").is_ok());
-        assert!(BodyFormat::of(Some("application/vnd.kubernetes.protobuf")).is_err());
+        assert!(BodyFormat::of(Some("application/cbor")).is_err());
         assert_eq!(BodyFormat::of(Some("application/json; charset=utf-8")).unwrap(), BodyFormat::Json);
     }
 }

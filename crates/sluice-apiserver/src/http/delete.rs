@@ -28,6 +28,8 @@ struct Options {
     uid: Option<String>,
     revision: Option<String>,
     dry_run: bool,
+    /// The finalizer by which the garbage collector treats the dependents as asked.
+    dependents: Option<&'static str>,
 }
 
 impl Options {
@@ -60,10 +62,16 @@ impl Options {
                 out.dry_run = true;
             }
         }
-        // Foreground and Orphan take effect with the garbage collector.
-        if policy.as_deref().is_some_and(|p| !["Background", "Foreground", "Orphan"].contains(&p)) {
-            return Err(Status::bad_request("propagationPolicy must be Background, Foreground or Orphan"));
-        }
+        out.dependents = match policy.as_deref() {
+            None | Some("" | "Background") => None,
+            Some("Foreground") => Some("foregroundDeletion"),
+            Some("Orphan") => Some("orphan"),
+            Some(_) => {
+                return Err(Status::bad_request(
+                    "propagationPolicy must be Background, Foreground or Orphan",
+                ));
+            }
+        };
         Ok(out)
     }
 }
@@ -195,6 +203,14 @@ fn mark(rt: &ResourceType, old: &Value, options: &Options) -> Value {
             && let Some(generation) = old.pointer("/metadata/generation").and_then(Value::as_i64)
         {
             set_in(&mut new, "metadata", "generation", json!(generation + 1));
+        }
+    }
+    if let Some(finalizer) = options.dependents.filter(|_| !marked) {
+        let mut all =
+            new.pointer("/metadata/finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+        if !all.contains(&json!(finalizer)) {
+            all.push(json!(finalizer));
+            set_in(&mut new, "metadata", "finalizers", Value::Array(all));
         }
     }
     if rt.group.is_empty() && rt.kind == "Namespace" {

@@ -5,6 +5,7 @@ mod delete;
 mod fields;
 pub(crate) mod negotiate;
 mod pods;
+mod protobuf;
 pub(crate) mod query;
 pub(crate) mod read;
 pub(crate) mod respond;

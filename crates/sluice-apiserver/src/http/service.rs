@@ -316,7 +316,12 @@ impl Inner {
 fn check_served(target: &Target, verb: &str) -> Result<(), Status> {
     let served = match target.subresource {
         Some(name) => target.rt.subresource(name).is_some_and(|s| s.verbs.contains(&verb)),
-        None => target.rt.allows(verb) && (verb != "create" || target.name.is_none()),
+        // An object is not created at its own URL, nor a collection updated.
+        None => match verb {
+            "create" => target.rt.allows(verb) && target.name.is_none(),
+            "update" | "patch" => target.rt.allows(verb) && target.name.is_some(),
+            _ => target.rt.allows(verb),
+        },
     };
     if served { Ok(()) } else { Err(Status::method_not_allowed()) }
 }

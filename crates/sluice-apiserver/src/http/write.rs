@@ -332,10 +332,10 @@ async fn modify(
         metadata::normalise(&mut new);
         let mut new = merge_parts(rt, rq.target.subresource, &old, new);
         keep_metadata(rt, &old, &mut new);
+        api.admission.default(rt, &mut new);
         if rt.kind == "Service" {
             service::carry_allocations(&old, &mut new);
         }
-        api.admission.default(rt, &mut new);
         let warnings = validate(api, rt, &name, Some(&old), &new)?;
         let mut batch = Batch::default();
         if rt.kind == "Service" && rq.target.subresource.is_none() {

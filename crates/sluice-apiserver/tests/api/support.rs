@@ -1,5 +1,4 @@
 //! A server in a temporary directory, and a pod runtime that is plainly a fake.
-#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::sync::{Arc, Mutex};
 
@@ -17,9 +16,9 @@ use tokio::{
 
 /// Plays a container: `echo words`, `cat`, `exit N` and `size` (prints the first terminal size).
 #[derive(Default)]
-pub struct FakeRuntime {
+pub(crate) struct FakeRuntime {
     /// `(pod, removed)` of every notification.
-    pub deleted: Mutex<Vec<(String, bool)>>,
+    pub(crate) deleted: Mutex<Vec<(String, bool)>>,
 }
 
 impl PodRuntime for FakeRuntime {
@@ -99,33 +98,41 @@ fn run(request: ExecRequest) -> Result<ExecSession, Status> {
 }
 
 /// A server and its directory.
-pub struct TestServer {
-    pub running: Running,
-    pub runtime: Arc<FakeRuntime>,
-    pub directory: tempfile::TempDir,
+pub(crate) struct TestServer {
+    pub(crate) running: Running,
+    pub(crate) runtime: Arc<FakeRuntime>,
+    pub(crate) directory: tempfile::TempDir,
 }
 
-pub async fn start() -> TestServer {
+/// Without controllers: what the test does not do itself does not happen.
+pub(crate) async fn start() -> TestServer {
+    start_with(false).await
+}
+
+pub(crate) async fn start_with(controllers: bool) -> TestServer {
     let directory = tempfile::tempdir().unwrap();
     let runtime = Arc::new(FakeRuntime::default());
     let mut config = ServerConfig::new(directory.path());
     config.runtime = runtime.clone();
+    if !controllers {
+        config.controllers = None;
+    }
     let running = Server::start(config).await.unwrap();
     TestServer { running, runtime, directory }
 }
 
 impl TestServer {
-    pub fn admin(&self) -> Api {
+    pub(crate) fn admin(&self) -> Api {
         self.running.api.with_identity(Identity::admin())
     }
 
     /// A `kube::Client` over HTTPS with the kubeconfig that the server wrote.
-    pub async fn client(&self) -> kube::Client {
+    pub(crate) async fn client(&self) -> kube::Client {
         client_of(&self.running.kubeconfig).await
     }
 }
 
-pub async fn client_of(path: &std::path::Path) -> kube::Client {
+pub(crate) async fn client_of(path: &std::path::Path) -> kube::Client {
     let kubeconfig = kube::config::Kubeconfig::read_from(path).unwrap();
     let config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
@@ -134,7 +141,7 @@ pub async fn client_of(path: &std::path::Path) -> kube::Client {
     kube::Client::try_from(config).unwrap()
 }
 
-pub fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name}},
@@ -142,11 +149,11 @@ pub fn pod(name: &str) -> Value {
     })
 }
 
-pub fn config_map(name: &str, value: &str) -> Value {
+pub(crate) fn config_map(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": value}})
 }
 
-pub fn node(name: &str) -> Value {
+pub(crate) fn node(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
            "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
 }
