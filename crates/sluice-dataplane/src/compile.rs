@@ -419,8 +419,9 @@ fn sane_rules() -> Vec<Rule> {
     rules.extend(ICMP_ERRORS.map(|type_| drop_icmp(Family::V4, type_, type_, stray)));
     rules.push(drop_icmp(Family::V6, ICMPV6_ERRORS.0, ICMPV6_ERRORS.1, stray));
     // A transport header that is missing or truncated (semantics 1.7), which no match on ports would ever see. Other
-    // protocols are judged even where conntrack knows nothing of them.
-    for protocol in [Protocol::TCP, Protocol::UDP, Protocol::UDPLITE] {
+    // protocols are judged even where conntrack calls them invalid: a SCTP packet without INIT, an ICMP type that it does
+    // not know, UDPLite (whose checksum it computes as if it were UDP).
+    for protocol in [Protocol::TCP, Protocol::UDP] {
         let invalid = Expr::ct_state(ct_state::INVALID);
         let exprs = [Expr::eq(Field::L4Proto, protocol.number()), invalid];
         rules.push(dropped(exprs, "no valid packet of its protocol"));
