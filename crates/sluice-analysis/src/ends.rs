@@ -28,16 +28,31 @@ pub(crate) fn members(snapshot: &Snapshot, ends: &[Peer], family: Family) -> Vec
     let inside = [snapshot.pods(family), snapshot.nodes(family)].concat();
     let mut places: BTreeSet<Place> =
         inside.into_iter().filter(|place| is_member(snapshot, ends, place)).collect();
-    for peer in ends {
-        places.extend(match peer {
-            Peer::Outside => snapshot.outside(family, None),
-            Peer::Addresses { .. } | Peer::Service(..) => {
-                snapshot.outside(family, Some(&addresses(snapshot, peer)))
-            }
-            Peer::Pods { .. } | Peer::Nodes(_) => Vec::new(),
-        });
-    }
+    places.extend(outside_members(snapshot, ends, family, &AddrSet::new()));
     places.into_iter().collect()
+}
+
+/// The sources of a claim. Where an outside address stands for its class on both sides a second one is taken, so that the
+/// class is asked about with itself.
+pub(crate) fn sources(snapshot: &Snapshot, claim: &Claim, family: Family, targets: &[Place]) -> Vec<Place> {
+    let mut sources = members(snapshot, &claim.from, family);
+    let twice = sources.iter().filter(|place| place.pod.is_none() && targets.contains(place));
+    let avoid = AddrSet::from_cidrs(twice.map(|place| Cidr::host(place.address)));
+    if !avoid.is_empty() {
+        sources.extend(outside_members(snapshot, &claim.from, family, &avoid));
+        sources.sort();
+        sources.dedup();
+    }
+    sources
+}
+
+fn outside_members(snapshot: &Snapshot, ends: &[Peer], family: Family, avoid: &AddrSet) -> Vec<Place> {
+    let named = ends.iter().filter_map(|peer| match peer {
+        Peer::Outside => Some(AddrSet::all_of(family)),
+        Peer::Addresses { .. } | Peer::Service(..) => Some(addresses(snapshot, peer)),
+        Peer::Pods { .. } | Peer::Nodes(_) => None,
+    });
+    named.flat_map(|set| snapshot.outside(family, Some(&set.subtract(avoid)))).collect()
 }
 
 /// The addresses that a peer names by themselves.

@@ -10,11 +10,11 @@ use sluice_plan::{ClassId, SubjectId};
 use sluice_report::{ClaimResult, ClaimState};
 
 use crate::claim::{Claim, Expectation};
-use crate::ends::{destinations, is_member, members};
+use crate::ends::{destinations, is_member, sources};
 use crate::future;
 use crate::passage::{encapsulation, not_judged};
 use crate::portability::depends_on;
-use crate::reason::{Causes, because};
+use crate::reason::{Causes, admission, because, denials};
 use crate::snapshot::{Place, Snapshot};
 use crate::transport::TransportSet;
 use crate::witness::{Shown, are_pair, note};
@@ -116,8 +116,8 @@ fn cut<'p>(snapshot: &Snapshot, pods: &[&'p Place], other: &[&Place]) -> Vec<Vec
 }
 
 fn judge_family(snapshot: &Snapshot, claim: &Claim, family: Family, tally: &mut Tally) {
-    let sources = members(snapshot, &claim.from, family);
     let targets = destinations(snapshot, claim, family);
+    let sources = sources(snapshot, claim, family, &targets);
     let sources = grouped(snapshot, claim, &sources);
     let targets = grouped(snapshot, claim, &targets);
     let question = Question::new(claim, family);
@@ -175,16 +175,15 @@ fn judge_pair(
     let good = allowed.intersect(&asked);
     let denied = asked.subtract(&allowed);
     note(&mut tally.allowed, snapshot, sources, targets, &good, true);
-    let cause = |set: &TransportSet, allowed| {
+    let example = |set: &TransportSet| {
         let transport = set.example(snapshot.preferred_ports())?;
-        let flow = Flow { source: from.address, destination: to.address, transport };
-        Some(because(snapshot, &flow, allowed))
+        Some(Flow { source: from.address, destination: to.address, transport })
     };
-    if let Some(cause) = cause(&denied, false) {
-        tally.denials.add(cause);
+    if let Some(flow) = example(&denied) {
+        tally.denials.add(denials(snapshot, &flow));
     }
-    if let Some(cause) = cause(&good, true) {
-        tally.admissions.add(cause);
+    if let Some(flow) = example(&good) {
+        tally.admissions.add(vec![admission(snapshot, &flow)]);
     }
     match claim.expect {
         Expectation::Allow => note(&mut tally.denied, snapshot, sources, targets, &denied, false),

@@ -20,6 +20,8 @@ pub(crate) struct Passage {
     legs: Legs,
     /// Semantics 1.7, where a pod sends.
     own_rules: Option<OwnRules>,
+    /// An ICMP error to or from a pod opens no flow (semantics 1.7).
+    errors_pass: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +64,9 @@ impl Snapshot {
         }
         let family = passage.family;
         let mut allowed = self.admitted_by(&passage.legs, family);
+        if !passage.errors_pass {
+            allowed = allowed.subtract(&errors(family));
+        }
         if let Some(own) = passage.own_rules {
             let (always, never) = own_rules(family, own);
             allowed = allowed.union(&always).subtract(&never);
@@ -118,7 +123,8 @@ impl Snapshot {
             functions.dedup();
             Legs::All(functions)
         };
-        Passage { family: Family::of(from), legs, own_rules }
+        let errors_pass = legs == Legs::Open || (sources.is_empty() && targets.is_empty());
+        Passage { family: Family::of(from), legs, own_rules, errors_pass }
     }
 
     /// Does it never leave the pod (semantics 1.2)?
@@ -185,11 +191,19 @@ impl LegWord<'_> {
 /// Packets that are no new connection or have a rule of their own whatever policies say (semantics 1.7): neighbour and
 /// listener discovery, router messages, and errors that quote another flow.
 pub(crate) fn not_judged(family: Family) -> TransportSet {
-    let ranges: &[(u8, u8)] = match family {
+    match family {
+        Family::V4 => errors(family),
+        Family::V6 => errors(family).union(&TransportSet::icmp_types(family, &[(130, 137), (143, 143)])),
+    }
+}
+
+/// ICMP errors.
+fn errors(family: Family) -> TransportSet {
+    let types: &[(u8, u8)] = match family {
         Family::V4 => &[(3, 3), (11, 12)],
-        Family::V6 => &[(1, 4), (130, 137), (143, 143)],
+        Family::V6 => &[(1, 4)],
     };
-    TransportSet::icmp_types(family, ranges)
+    TransportSet::icmp_types(family, types)
 }
 
 /// What is dropped before policy where a pod sends (semantics 1.7): IPIP, and the overlay's ports to nodes.

@@ -12,22 +12,37 @@ use crate::snapshot::Snapshot;
 /// How many different causes a sentence names.
 const NAMED: usize = 3;
 
-/// Why a packet is allowed (both legs) or denied (the leg that denies it), as a clause.
+/// How many are kept to choose from.
+const KEPT: usize = 64;
+
+/// Why a packet is allowed (both legs) or denied (the first leg that denies it), as a clause.
 pub(crate) fn because(snapshot: &Snapshot, flow: &Flow, allowed: bool) -> String {
+    match allowed {
+        true => admission(snapshot, flow),
+        false => denials(snapshot, flow).swap_remove(0),
+    }
+}
+
+/// Why a packet is allowed.
+pub(crate) fn admission(snapshot: &Snapshot, flow: &Flow) -> String {
     let words = snapshot.words(flow);
-    if words.is_empty() {
-        return if snapshot.is_node_to_own_pod(flow.source, flow.destination) {
-            "a node always reaches the pods that it hosts".into()
-        } else {
-            "neither end is a pod, so that no policy of pods applies".into()
-        };
+    if !words.is_empty() {
+        words.iter().map(clause).collect::<Vec<_>>().join("; ")
+    } else if snapshot.is_node_to_own_pod(flow.source, flow.destination) {
+        "a node always reaches the pods that it hosts".into()
+    } else {
+        "neither end is a pod, so that no policy of pods applies".into()
     }
-    if allowed {
-        return words.iter().map(clause).collect::<Vec<_>>().join("; ");
-    }
-    match words.iter().find(|word| word.outcome.verdict == Verdict::Deny) {
-        Some(word) => clause(word),
-        None => "pods may not send such packets, whatever the policies".into(), // semantics 1.7
+}
+
+/// Why a packet is denied: every leg that denies it. Never empty.
+pub(crate) fn denials(snapshot: &Snapshot, flow: &Flow) -> Vec<String> {
+    let words = snapshot.words(flow);
+    let denials: Vec<String> =
+        words.iter().filter(|word| word.outcome.verdict == Verdict::Deny).map(clause).collect();
+    match denials.is_empty() {
+        true => vec!["pods may not send such packets, whatever the policies".into()], // semantics 1.7
+        false => denials,
     }
 }
 
@@ -59,20 +74,35 @@ fn clause(word: &LegWord<'_>) -> String {
     format!("at {} {what}", word.direction)
 }
 
-/// The different causes of many connections.
+/// The different causes of many connections. Where several would each do, as where both legs deny, the one that explains most
+/// is named.
 #[derive(Default)]
-pub(crate) struct Causes(BTreeSet<String>);
+pub(crate) struct Causes(BTreeSet<Vec<String>>);
 
 impl Causes {
-    pub(crate) fn add(&mut self, cause: String) {
-        self.0.insert(cause);
+    /// A connection that has any of these causes.
+    pub(crate) fn add(&mut self, alternatives: Vec<String>) {
+        if self.0.len() < KEPT {
+            self.0.insert(alternatives);
+        }
     }
 
-    /// All of them, or the first few and how many more.
+    /// The fewest causes found that explain every connection, or the first of them.
     pub(crate) fn sentence(&self) -> String {
-        let mut text = self.0.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; or ");
-        if self.0.len() > NAMED {
-            text.push_str(&format!("; and {} other causes", self.0.len() - NAMED));
+        let mut unexplained: Vec<&Vec<String>> = self.0.iter().filter(|causes| !causes.is_empty()).collect();
+        let mut chosen: Vec<&str> = Vec::new();
+        while let Some(first) = unexplained.first() {
+            let explains =
+                |cause: &String| unexplained.iter().filter(|causes| causes.contains(cause)).count();
+            let candidates: BTreeSet<&String> = unexplained.iter().copied().flatten().collect();
+            // of equals the first in order of text
+            let best = candidates.into_iter().rev().max_by_key(|cause| explains(cause)).unwrap_or(&first[0]);
+            chosen.push(best);
+            unexplained.retain(|causes| !causes.contains(best));
+        }
+        let mut text = chosen.iter().take(NAMED).copied().collect::<Vec<_>>().join("; or ");
+        if chosen.len() > NAMED {
+            text.push_str("; and other causes");
         }
         text
     }

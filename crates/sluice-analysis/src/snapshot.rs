@@ -170,7 +170,7 @@ impl Snapshot {
                 free = free.intersect(within);
             }
             if !free.is_empty() {
-                let entry = by_class.entry(*class).or_insert_with(AddrSet::new);
+                let entry = by_class.entry(*class).or_default();
                 *entry = entry.union(&free);
             }
         }

@@ -26,6 +26,9 @@ struct PortBox {
     destinations: PortSet,
 }
 
+/// A source port that clients use.
+const USUAL_SOURCE: u16 = 40_000;
+
 /// Pairs of ICMP type and code.
 const ICMP_PAIRS: usize = 256 * 256;
 
@@ -195,9 +198,14 @@ impl TransportSet {
 
     /// One member, the most natural one: a preferred TCP or UDP port if there is one, else TCP, echo, UDP, SCTP, anything.
     pub fn example(&self, preferred: &[(Protocol, u16)]) -> Option<Transport> {
+        // a box with usual source ports before the others
+        let found = |protocol: Protocol, wanted: &dyn Fn(&PortBox) -> bool| {
+            let boxes = self.ports.get(&protocol)?;
+            let usual = boxes.iter().find(|b| wanted(b) && b.sources.contains(USUAL_SOURCE));
+            usual.or_else(|| boxes.iter().find(|b| wanted(b)))
+        };
         for (protocol, port) in preferred {
-            let boxes = self.ports.get(protocol).map_or(&[][..], Vec::as_slice);
-            if let Some(found) = boxes.iter().find(|b| b.destinations.contains(*port)) {
+            if let Some(found) = found(*protocol, &|b| b.destinations.contains(*port)) {
                 return Some(Transport::Ports {
                     protocol: *protocol,
                     source: source_example(&found.sources)?,
@@ -206,7 +214,7 @@ impl TransportSet {
             }
         }
         let from_box = |protocol: Protocol| {
-            let found = self.ports.get(&protocol)?.first()?;
+            let found = found(protocol, &|_| true)?;
             // port 0 is no port that anyone listens on
             let high = found.destinations.intersect(&PortSet::from_iter([PortRange::new(1, u16::MAX).ok()?]));
             let destination = high.first().or_else(|| found.destinations.first())?;
@@ -259,8 +267,7 @@ impl TransportSet {
 
 /// A source port as a client would use one.
 fn source_example(sources: &PortSet) -> Option<u16> {
-    const USUAL: u16 = 40_000;
-    if sources.contains(USUAL) { Some(USUAL) } else { sources.first() }
+    if sources.contains(USUAL_SOURCE) { Some(USUAL_SOURCE) } else { sources.first() }
 }
 
 fn intersect_boxes(left: &[PortBox], right: &[PortBox]) -> Vec<PortBox> {
