@@ -12,7 +12,7 @@ use sluice_model::{
     Pod, PodKey, Policy, PortMatch, Rule, RuleBody, RuleRef, Subject, World,
 };
 use sluice_plan::Plan;
-use sluice_selector::{LabelSelector, Labels};
+use sluice_selector::{LabelSelector, Labels, Selector};
 use sluice_testkit::{deltas_of, random_pod, random_world};
 
 use super::{Cluster, NODE, ip, node_addresses};
@@ -157,6 +157,23 @@ pub fn policy(
         egress,
         position: None,
         key,
+    }))
+}
+
+/// A GlobalNetworkPolicy on everything, without rules.
+pub fn deny_all(name: &str) -> Object {
+    Object::Policy(Arc::new(Policy {
+        key: ObjectKey::new(Kind::GlobalNetworkPolicy, "", name),
+        tier: "default".into(),
+        order: Order::new(None),
+        subject: Subject::Calico {
+            selector: Selector::All,
+            namespace_selector: None,
+            service_account_selector: None,
+        },
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
+        position: None,
     }))
 }
 

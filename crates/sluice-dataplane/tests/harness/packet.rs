@@ -6,7 +6,31 @@ use sluice_addr::{Flow, Protocol, Transport};
 
 /// The packet that opens a flow: TCP SYN, SCTP INIT, or whatever the transport says. `hops` is the TTL or hop limit.
 pub fn packet(flow: &Flow, tag: u32, hops: u8) -> Vec<u8> {
+    finish(flow, body(flow, tag), hops)
+}
+
+/// A TCP segment with other flags than SYN.
+pub fn with_tcp_flags(flow: &Flow, tag: u32, flags: u8) -> Vec<u8> {
     let mut body = body(flow, tag);
+    body[13] = flags;
+    finish(flow, body, 64)
+}
+
+/// Makes the IP header say the length that the packet has.
+pub fn set_length(packet: &mut [u8]) {
+    let length = u16::try_from(packet.len()).unwrap();
+    match packet[0] >> 4 {
+        4 => {
+            packet[2..4].copy_from_slice(&length.to_be_bytes());
+            packet[10..12].fill(0);
+            let sum = checksum(&[], &packet[..20]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        _ => packet[4..6].copy_from_slice(&(length - 40).to_be_bytes()),
+    }
+}
+
+fn finish(flow: &Flow, mut body: Vec<u8>, hops: u8) -> Vec<u8> {
     let protocol = flow.protocol();
     if let Some(at) = checksum_at(flow) {
         let sum = checksum(&pseudo_header(flow, body.len()), &body);
