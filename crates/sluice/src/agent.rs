@@ -13,7 +13,7 @@ use crate::exit::Exit;
 /// Runs the agent until SIGTERM or SIGINT. Enforcement stays in place.
 pub(crate) async fn run(command: Agent) -> anyhow::Result<Exit> {
     let namespaces: Arc<dyn Namespaces> = match &command.broker {
-        Some(path) => Arc::new(sluice_lab::BrokerClient::connect(path)?),
+        Some(path) => Arc::new(sluice_lab::BrokerClient::connect(path, &command.node)?),
         None => Arc::new(DirectNamespaces::new()),
     };
     let config = AgentConfig {

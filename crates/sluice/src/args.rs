@@ -18,22 +18,34 @@ pub(crate) struct Sluice {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the reference scenario in a lab and judge every claim three ways.
-    #[command(after_help = "Examples:\n  sluice demo\n  sluice demo -o json\n  sluice demo --keep     # leaves lab and API running")]
+    #[command(
+        after_help = "Examples:\n  sluice demo\n  sluice demo -o json\n  sluice demo --keep     # leaves lab and API running"
+    )]
     Demo(Demo),
     /// Start a lab: an API, two nodes, pods, agents.
-    #[command(after_help = "Examples:\n  sluice up\n  sluice up -f examples/isolation/pods.yaml --kubeconfig-out /tmp/sluice.kubeconfig")]
+    #[command(
+        after_help = "Examples:\n  sluice up\n  sluice up -f examples/isolation/pods.yaml --kubeconfig-out /tmp/sluice.kubeconfig"
+    )]
     Up(Up),
     /// Is one connection allowed? Exit code 0 allowed, 1 denied, 3 undecided.
-    #[command(after_help = "Examples:\n  sluice can isolated-ns/debian-pod-1 203.0.113.10 --port 443/TCP -f manifests/\n  sluice can web/deployment/api db/pg --port 5432/TCP")]
+    #[command(
+        after_help = "Examples:\n  sluice can isolated-ns/debian-pod-1 203.0.113.10 --port 443/TCP -f manifests/\n  sluice can web/deployment/api db/pg --port 5432/TCP"
+    )]
     Can(Question),
     /// Why is one connection allowed or denied?
-    #[command(after_help = "Example:\n  sluice explain other-ns/client isolated-ns/debian-pod-1 --port 8080/TCP -f manifests/")]
+    #[command(
+        after_help = "Example:\n  sluice explain other-ns/client isolated-ns/debian-pod-1 --port 8080/TCP -f manifests/"
+    )]
     Explain(Question),
     /// Judge many connections: JSON lines in, JSON lines out.
-    #[command(after_help = "Example:\n  echo '{\"from\":\"a/x\",\"to\":\"10.0.0.1\",\"protocol\":\"TCP\",\"port\":80}' | sluice eval --flows - -f manifests/")]
+    #[command(
+        after_help = "Example:\n  echo '{\"from\":\"a/x\",\"to\":\"10.0.0.1\",\"protocol\":\"TCP\",\"port\":80}' | sluice eval --flows - -f manifests/"
+    )]
     Eval(Eval),
     /// Who can reach whom, on what.
-    #[command(after_help = "Examples:\n  sluice reach -f manifests/\n  sluice reach --from isolated-ns/debian-pod-1 -o json -f manifests/")]
+    #[command(
+        after_help = "Examples:\n  sluice reach -f manifests/\n  sluice reach --from isolated-ns/debian-pod-1 -o json -f manifests/"
+    )]
     Reach(Reach),
     /// Judge stated claims. Exit code 0 all hold, 1 some fail, 3 undecided.
     #[command(after_help = "Example:\n  sluice verify examples/isolation/claims.yaml -f manifests/")]

@@ -35,7 +35,14 @@ pub(crate) fn can(question: &Question) -> anyhow::Result<Exit> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&answer(None, &judged))?),
         _ => {
             let mark = mark(judged.verdict);
-            println!("{mark} {}  {}  {} -> {}  {}", judged.verdict, question.port, from.name, to.name, because(&judged));
+            println!(
+                "{mark} {}  {}  {} -> {}  {}",
+                judged.verdict,
+                question.port,
+                from.name,
+                to.name,
+                because(&judged)
+            );
         }
     }
     Ok(exit_of(judged.verdict))
@@ -182,11 +189,13 @@ fn judge(
 
 /// What would have to be known: a pod without address against a CIDR that holds only some pod addresses (semantics 1.11).
 fn missing(placed: &Placed, from: &End, to: &End) -> Vec<String> {
-    let assumed: BTreeSet<&PodKey> = from.pods.iter().chain(&to.pods).filter(|p| placed.assumed.contains(p)).collect();
+    let assumed: BTreeSet<&PodKey> =
+        from.pods.iter().chain(&to.pods).filter(|p| placed.assumed.contains(p)).collect();
     let mut missing = Vec::new();
     for cidr in &placed.splitting {
         for pod in &assumed {
-            missing.push(format!("the address of {pod}: CIDR {cidr} holds some pod addresses and not others"));
+            missing
+                .push(format!("the address of {pod}: CIDR {cidr} holds some pod addresses and not others"));
         }
     }
     missing
@@ -251,17 +260,23 @@ pub(crate) fn reach(command: &Reach) -> anyhow::Result<Exit> {
         text.as_ref().map(|t| resolve::end(&placed.world, t, &command.source.namespace)).transpose()
     };
     let (from, to) = (filter(&command.from)?, filter(&command.to)?);
-    let landmarks: Vec<IpAddr> =
-        [&from, &to].into_iter().flatten().filter(|e| e.pods.is_empty()).flat_map(|e| e.addresses.clone()).collect();
+    let landmarks: Vec<IpAddr> = [&from, &to]
+        .into_iter()
+        .flatten()
+        .filter(|e| e.pods.is_empty())
+        .flat_map(|e| e.addresses.clone())
+        .collect();
     let snapshot = Snapshot::new(placed.world.clone()).with_landmarks(landmarks, Vec::new());
-    let accepts = |end: &Option<End>, place: &Place| end.as_ref().is_none_or(|e| e.addresses.contains(&place.address));
+    let accepts =
+        |end: &Option<End>, place: &Place| end.as_ref().is_none_or(|e| e.addresses.contains(&place.address));
     let mut reachability =
         sluice_analysis::reachability(&snapshot, |place| accepts(&from, place), |place| accepts(&to, place));
     if !placed.splitting.is_empty() {
         let assumed: BTreeSet<String> = placed.assumed.iter().map(ToString::to_string).collect();
         for row in &mut reachability.rows {
             for name in [&row.from, &row.to].into_iter().filter(|n| assumed.contains(*n)) {
-                row.undecided.push(format!("the address of {name} is not known and CIDRs split the pod range"));
+                row.undecided
+                    .push(format!("the address of {name} is not known and CIDRs split the pod range"));
             }
         }
     }
@@ -271,8 +286,8 @@ pub(crate) fn reach(command: &Reach) -> anyhow::Result<Exit> {
         Output::Csv => {
             writeln!(out, "from,to,family,allowed,undecided")?;
             for row in &reachability.rows {
-                let cells =
-                    [&row.from, &row.to, &row.family, &allowed_text(row), &row.undecided.join("; ")].map(|c| csv(c));
+                let cells = [&row.from, &row.to, &row.family, &allowed_text(row), &row.undecided.join("; ")]
+                    .map(|c| csv(c));
                 writeln!(out, "{}", cells.join(","))?;
             }
         }
@@ -381,7 +396,9 @@ pub(crate) fn claims(path: &Path, namespace: &str) -> anyhow::Result<Vec<sluice_
 }
 
 /// The claims among loaded objects; one that cannot be read is an error.
-pub(crate) fn claims_of(objects: &[sluice_kinds::LoadedObject]) -> anyhow::Result<Vec<sluice_analysis::Claim>> {
+pub(crate) fn claims_of(
+    objects: &[sluice_kinds::LoadedObject],
+) -> anyhow::Result<Vec<sluice_analysis::Claim>> {
     objects.iter().filter(|o| o.gvk.kind == "ConnectivityClaim").map(crate::claims::read).collect()
 }
 
@@ -393,7 +410,11 @@ pub(crate) fn dump(command: &Dump) -> anyhow::Result<Exit> {
         DumpWhat::Plan => print!("{plan}"),
         DumpWhat::Nft => {
             let interfaces = plan.endpoints.keys().map(|k| (k.clone(), format!("slu-{}", k.name))).collect();
-            let site = sluice_dataplane::Site { interfaces, nodes: plan.nodes.keys().copied().collect(), overlay_port: Some(8472) };
+            let site = sluice_dataplane::Site {
+                interfaces,
+                nodes: plan.nodes.keys().copied().collect(),
+                overlay_port: Some(8472),
+            };
             print!("{}", sluice_netlink::nft::table_text(&sluice_dataplane::compile(&plan, &site)));
         }
     }

@@ -20,7 +20,9 @@ pub(crate) fn read(object: &LoadedObject) -> anyhow::Result<Claim> {
         ports.push(match &port.port {
             PortMatch::Any => (port.protocol, None),
             PortMatch::Range(range) => (port.protocol, Some(*range)),
-            PortMatch::Named(name) => bail!("{}: named port {name:?} is not judged yet; write its number", place()),
+            PortMatch::Named(name) => {
+                bail!("{}: named port {name:?} is not judged yet; write its number", place())
+            }
         });
     }
     Ok(Claim {

@@ -39,7 +39,13 @@ fn from_files(source: &Source) -> anyhow::Result<Input> {
     let mut input = Input { world: World::default(), findings: Vec::new() };
     for object in load(&source.files, &source.namespace)? {
         for problem in object.strict_problems() {
-            eprintln!("warning: {}:{}: {} {}: {problem}", object.file, object.lines.line(), object.gvk.kind, object.name);
+            eprintln!(
+                "warning: {}:{}: {} {}: {problem}",
+                object.file,
+                object.lines.line(),
+                object.gvk.kind,
+                object.name
+            );
         }
         let converted = object.to_model();
         input.findings.extend(converted.findings);
@@ -90,7 +96,7 @@ pub(crate) fn load(files: &[PathBuf], namespace: &str) -> anyhow::Result<Vec<Loa
     let loaded = sluice_kinds::load(
         texts.iter().map(|(name, text)| (name.as_str(), text.as_slice())),
         namespace,
-        &Limits::default(),
+        &Limits::FILE,
     );
     match loaded.errors.as_slice() {
         [] => Ok(loaded.objects),

@@ -12,6 +12,7 @@ mod demo;
 mod exit;
 mod input;
 mod resolve;
+mod stage;
 mod up;
 mod verbs;
 

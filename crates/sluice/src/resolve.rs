@@ -47,7 +47,9 @@ pub(crate) fn place(mut world: World) -> Placed {
 
 fn nth(range: Cidr, n: u128) -> Option<IpAddr> {
     let address = match range.base() {
-        IpAddr::V4(base) => IpAddr::from((u32::from(base).checked_add(u32::try_from(n).ok()?)?).to_be_bytes()),
+        IpAddr::V4(base) => {
+            IpAddr::from((u32::from(base).checked_add(u32::try_from(n).ok()?)?).to_be_bytes())
+        }
         IpAddr::V6(base) => IpAddr::from((u128::from(base).checked_add(n)?).to_be_bytes()),
     };
     range.contains(address).then_some(address)
@@ -55,7 +57,8 @@ fn nth(range: Cidr, n: u128) -> Option<IpAddr> {
 
 /// CIDRs of policies and sets that cut a pod range in two.
 fn splitting_cidrs(world: &World, ranges: &[Cidr]) -> Vec<Cidr> {
-    let mut cidrs: BTreeSet<Cidr> = world.sets.values().flat_map(|s: &NetworkSet| s.nets.iter().copied()).collect();
+    let mut cidrs: BTreeSet<Cidr> =
+        world.sets.values().flat_map(|s: &NetworkSet| s.nets.iter().copied()).collect();
     for policy in world.policies.values() {
         for rule in [&policy.ingress, &policy.egress].into_iter().flatten().flatten() {
             match &rule.body {
@@ -159,7 +162,8 @@ fn nearest(world: &World, text: &str) -> String {
 /// `80/TCP`, `53/UDP`, `8080`, `ICMP`, `47`: protocol and destination port.
 pub(crate) fn protocol_and_port(text: &str) -> anyhow::Result<(Protocol, Option<u16>)> {
     let parse_protocol = |text: &str| {
-        let upper = if text.eq_ignore_ascii_case("icmpv6") { "ICMPv6".to_owned() } else { text.to_uppercase() };
+        let upper =
+            if text.eq_ignore_ascii_case("icmpv6") { "ICMPv6".to_owned() } else { text.to_uppercase() };
         upper.parse::<Protocol>().with_context(|| format!("{text:?} is no protocol"))
     };
     let (port, protocol) = match text.split_once('/') {

@@ -3,7 +3,8 @@
 use anyhow::{Context, bail};
 use futures::AsyncBufReadExt;
 use kube::api::{
-    ApiResource, AttachParams, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams,
+    ApiResource, AttachParams, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams,
+    PostParams,
 };
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
@@ -24,6 +25,18 @@ async fn connect(target: &Target) -> anyhow::Result<Client> {
 struct Found {
     resource: ApiResource,
     namespaced: bool,
+}
+
+/// The resource of a kind: the kinds that Sluice knows need no question, all others are asked for.
+async fn found(client: &Client, api_version: &str, kind: &str) -> anyhow::Result<Found> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if let Some(known) = sluice_kinds::find_kind(group, kind) {
+        let resource = sluice_cluster::api_resource(group, version, kind, known.plural);
+        return Ok(Found { resource, namespaced: known.namespaced });
+    }
+    discover(client, |s| s.group == group && s.version == version && s.kind == kind)
+        .await?
+        .with_context(|| format!("the API does not serve {kind} of {api_version}"))
 }
 
 /// Asks the API what it serves.
@@ -50,8 +63,12 @@ async fn discover(client: &Client, wanted: impl Fn(&Served) -> bool) -> anyhow::
                 short: resource.short_names.clone().unwrap_or_default(),
             };
             if !served.plural.contains('/') && wanted(&served) {
-                let found =
-                    sluice_cluster::api_resource(&served.group, &served.version, &served.kind, &served.plural);
+                let found = sluice_cluster::api_resource(
+                    &served.group,
+                    &served.version,
+                    &served.kind,
+                    &served.plural,
+                );
                 return Ok(Some(Found { resource: found, namespaced: resource.namespaced }));
             }
         }
@@ -107,6 +124,8 @@ pub(crate) async fn apply(command: Manifests) -> anyhow::Result<Exit> {
 pub(crate) struct Applied {
     /// `networkpolicy.networking.k8s.io/name`.
     pub(crate) name: String,
+    /// `networkpolicies.networking.k8s.io`.
+    pub(crate) resource: String,
     /// created, configured or unchanged.
     pub(crate) what: &'static str,
     /// The resourceVersion that the object has now.
@@ -118,15 +137,8 @@ pub(crate) async fn apply_object(client: &Client, object: &Value) -> anyhow::Res
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (api_version, kind) = (text("/apiVersion"), text("/kind"));
     let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
-    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let found = discover(client, |s| s.group == group && s.version == version && s.kind == kind)
-        .await?
-        .with_context(|| format!("the API does not serve {kind} of {api_version}"))?;
-    let label = if group.is_empty() {
-        format!("{}/{name}", kind.to_lowercase())
-    } else {
-        format!("{}.{group}/{name}", kind.to_lowercase())
-    };
+    let found = found(client, &api_version, &kind).await?;
+    let (resource, label) = names(&found, &name);
     let namespace = if namespace.is_empty() { "default" } else { &namespace };
     let api = api(client, &found, namespace);
     let parsed: DynamicObject = serde_json::from_value(object.clone()).with_context(|| label.clone())?;
@@ -135,12 +147,13 @@ pub(crate) async fn apply_object(client: &Client, object: &Value) -> anyhow::Res
     let existing = api.get_opt(&name).await.map_err(strict)?;
     let Some(existing) = existing else {
         let created = api.create(&params, &parsed).await.map_err(strict)?;
-        return Ok(Applied { name: label, what: "created", revision: revision(&created) });
+        return Ok(Applied { name: label, resource, what: "created", revision: revision(&created) });
     };
     let patch = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
     let merged = api.patch(&name, &patch, &Patch::Merge(object)).await.map_err(strict)?;
-    let what = if merged.resource_version() == existing.resource_version() { "unchanged" } else { "configured" };
-    Ok(Applied { name: label, what, revision: revision(&merged) })
+    let what =
+        if merged.resource_version() == existing.resource_version() { "unchanged" } else { "configured" };
+    Ok(Applied { name: label, resource, what, revision: revision(&merged) })
 }
 
 fn revision(object: &DynamicObject) -> u64 {
@@ -202,7 +215,8 @@ pub(crate) async fn get(command: Get) -> anyhow::Result<Exit> {
 /// The table that the API itself makes, as kubectl shows it.
 async fn table(client: &Client, found: &Found, command: &Get, wide: bool) -> anyhow::Result<String> {
     use std::fmt::Write;
-    let namespace = (found.namespaced && !command.all_namespaces).then_some(command.target.namespace.as_str());
+    let namespace =
+        (found.namespaced && !command.all_namespaces).then_some(command.target.namespace.as_str());
     let mut path = <DynamicObject as kube::Resource>::url_path(&found.resource, namespace);
     if let Some(name) = &command.name {
         path = format!("{path}/{name}");
@@ -244,7 +258,8 @@ async fn table(client: &Client, found: &Found, command: &Get, wide: bool) -> any
         .collect();
     let mut text = String::new();
     for row in rows {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         writeln!(text, "{}", line.join("   ").trim_end())?;
     }
     Ok(text)
@@ -271,20 +286,43 @@ pub(crate) async fn delete(command: Delete) -> anyhow::Result<Exit> {
     Ok(Exit::Yes)
 }
 
-/// Deletes the object that a manifest names.
-pub(crate) async fn delete_object(client: &Client, object: &Value) -> anyhow::Result<String> {
+/// The resource and the label of the object that a manifest names, as [`apply_object`] gives them.
+pub(crate) async fn names_of(client: &Client, object: &Value) -> anyhow::Result<(String, String)> {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    let (api_version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let found = discover(client, |s| s.group == group && s.version == version && s.kind == kind)
-        .await?
-        .with_context(|| format!("the API does not serve {kind} of {api_version}"))?;
+    let found = found(client, text("/apiVersion"), text("/kind")).await?;
+    Ok(names(&found, text("/metadata/name")))
+}
+
+/// `networkpolicies.networking.k8s.io` and `networkpolicy.networking.k8s.io/name`.
+fn names(found: &Found, name: &str) -> (String, String) {
+    let (plural, kind) = (&found.resource.plural, found.resource.kind.to_lowercase());
+    match found.resource.group.as_str() {
+        "" => (plural.clone(), format!("{kind}/{name}")),
+        group => (format!("{plural}.{group}"), format!("{kind}.{group}/{name}")),
+    }
+}
+
+/// The API of the object that a manifest names.
+pub(crate) async fn api_of(client: &Client, object: &Value) -> anyhow::Result<Api<DynamicObject>> {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let found = found(client, text("/apiVersion"), text("/kind")).await?;
     let namespace = match text("/metadata/namespace") {
         "" => "default",
         namespace => namespace,
     };
-    let label = format!("{}/{name}", kind.to_lowercase());
-    api(client, &found, namespace).delete(name, &DeleteParams::default()).await.with_context(|| label.clone())?;
+    Ok(api(client, &found, namespace))
+}
+
+/// Deletes the object that a manifest names.
+async fn delete_object(client: &Client, object: &Value) -> anyhow::Result<String> {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let name = text("/metadata/name");
+    let label = format!("{}/{name}", text("/kind").to_lowercase());
+    api_of(client, object)
+        .await?
+        .delete(name, &DeleteParams::default())
+        .await
+        .with_context(|| label.clone())?;
     Ok(label)
 }
 
@@ -302,7 +340,8 @@ pub(crate) async fn exec(command: Exec) -> anyhow::Result<Exit> {
         stderr: true,
         ..AttachParams::default()
     };
-    let mut session = pods(&client, &command.target).exec(&command.pod, command.command.clone(), &params).await?;
+    let mut session =
+        pods(&client, &command.target).exec(&command.pod, command.command.clone(), &params).await?;
     let status = session.take_status();
     let (mut out, mut err) = (session.stdout(), session.stderr());
     if let Some(mut stdin) = session.stdin() {

@@ -55,7 +55,9 @@ impl Outcome {
         }
         text.push_str("\nD declared, P programmed (read back from the kernel), O observed (packets).\n");
         for report in &self.reports {
-            if let Some(witness) = report.result.witness.as_ref().filter(|_| report.result.state == ClaimState::Fails) {
+            if let Some(witness) =
+                report.result.witness.as_ref().filter(|_| report.result.state == ClaimState::Fails)
+            {
                 let _ = writeln!(text, "- {} in {}: {witness}", report.id, report.variant);
             }
             for contradiction in &report.contradictions {
@@ -94,7 +96,11 @@ impl Outcome {
         text.push_str("\nD declared (from the objects)  P programmed (rules read back from the kernel)  O observed (packets)\n");
         text.push_str("\nWhy:\n");
         for report in &self.reports {
-            let _ = writeln!(text, "  {:3} {:14} {}: {}", report.id, report.variant, report.result.state, report.result.reason);
+            let _ = writeln!(
+                text,
+                "  {:3} {:14} {}: {}",
+                report.id, report.variant, report.result.state, report.result.reason
+            );
             for flag in &report.result.depends_on {
                 let _ = writeln!(text, "  {:18} depends on: {flag}", "");
             }
@@ -134,7 +140,8 @@ impl Outcome {
         ids.into_iter()
             .map(|id| {
                 let find = |variant: &str| self.reports.iter().find(|r| r.id == id && r.variant == variant);
-                let text = self.reports.iter().find(|r| r.id == id).map(|r| r.text.clone()).unwrap_or_default();
+                let text =
+                    self.reports.iter().find(|r| r.id == id).map(|r| r.text.clone()).unwrap_or_default();
                 (id.to_owned(), text, VARIANTS.iter().map(|v| find(v.name)).collect())
             })
             .collect()

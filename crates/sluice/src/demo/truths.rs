@@ -37,7 +37,8 @@ pub(crate) struct Programmed {
 impl Programmed {
     /// What the kernels do with a connection: every node that it crosses must let it pass.
     pub(crate) fn ruling(&self, flow: &Flow) -> anyhow::Result<(Ruling, Option<String>)> {
-        let node_of = |address: IpAddr| self.nodes.iter().find(|n| n.addresses.contains(&address)).map(|n| &n.name);
+        let node_of =
+            |address: IpAddr| self.nodes.iter().find(|n| n.addresses.contains(&address)).map(|n| &n.name);
         let mut causes = Vec::new();
         let crossed: BTreeSet<&String> =
             [self.pods.get(&flow.source), self.pods.get(&flow.destination)].into_iter().flatten().collect();
@@ -80,8 +81,10 @@ pub(crate) fn observe(
     before: &Programmed,
     after: impl FnOnce() -> anyhow::Result<Programmed>,
 ) -> anyhow::Result<Vec<Probe>> {
-    let mut requests: Vec<Request> =
-        samples.iter().map(|s| Ok(Request { from: spot(&s.from)?, flow: s.flow })).collect::<anyhow::Result<_>>()?;
+    let mut requests: Vec<Request> = samples
+        .iter()
+        .map(|s| Ok(Request { from: spot(&s.from)?, flow: s.flow }))
+        .collect::<anyhow::Result<_>>()?;
     // the positive controls go out in the same moment, each once
     let mut controls: BTreeMap<String, usize> = BTreeMap::new();
     let mut needed: Vec<Vec<String>> = Vec::with_capacity(samples.len());
@@ -123,7 +126,9 @@ pub(crate) fn observe(
             Observation::Inconclusive(format!("no answer, but neither from the positive control {control}"))
         } else {
             match key {
-                None => Observation::Inconclusive("no answer, and no rule of the kernel drops this packet".into()),
+                None => {
+                    Observation::Inconclusive("no answer, and no rule of the kernel drops this packet".into())
+                }
                 Some(key) if rise(key) < demand[key] => Observation::Inconclusive(format!(
                     "no answer, but the counter of \"{}\" rose by {} where {} probes need it",
                     key.1,

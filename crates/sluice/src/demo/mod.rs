@@ -1,0 +1,251 @@
+//! `sluice demo`: the reference scenario in a lab, every claim judged three ways in five situations.
+
+mod live;
+mod programming;
+mod render;
+mod scenario;
+mod truths;
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use anyhow::Context;
+use sluice_addr::Protocol;
+use sluice_analysis::{Claim, Sample, Snapshot, judge_claim, judge_samples, samples};
+use sluice_model::World;
+use sluice_report::{ClaimReport, ClaimState, Observation, Probe, Truths};
+
+use crate::args::{Demo, Output};
+use crate::exit::Exit;
+use crate::stage::Stage;
+
+use self::live::LiveConnection;
+use self::programming::Programming;
+use self::render::Outcome;
+use self::scenario::{CATALOGUE, CLAIMS, PODS, SURROUNDINGS, VARIANTS};
+use self::truths::{KnownNode, Programmed};
+
+/// Runs the demo.
+pub(crate) async fn run(command: Demo) -> anyhow::Result<Exit> {
+    let began = Instant::now();
+    let stop = crate::up::interrupted();
+    let outcome = tokio::select! {
+        outcome = play(&command, began) => outcome,
+        () = stop => {
+            eprintln!("interrupted; everything of the lab is gone");
+            return Ok(Exit::Code(130));
+        }
+    };
+    let (outcome, stage) = outcome?;
+    match command.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&outcome.json())?),
+        Output::Md => print!("{}", outcome.markdown()),
+        Output::Table | Output::Csv => print!("{}", outcome.table(std::io::stdout().is_terminal())),
+    }
+    if command.keep {
+        crate::up::keep(stage).await?;
+    } else {
+        stage.end().await;
+    }
+    Ok(if outcome.is_as_expected() { Exit::Yes } else { Exit::No })
+}
+
+async fn play(command: &Demo, began: Instant) -> anyhow::Result<(Outcome, Stage)> {
+    let progress = Progress { shown: std::io::stderr().is_terminal() };
+    progress.say("starting two nodes, the API, the agents and a host outside");
+    let stage = Stage::start(2).await?;
+    let programming = Programming::follow(&stage).await?;
+    for text in [PODS, SURROUNDINGS] {
+        stage.apply(text).await?;
+    }
+    progress.say("waiting for the pods");
+    programming.pods_ready(6).await?;
+    let started = began.elapsed();
+    let claims = claims()?;
+    let mut reports = Vec::new();
+    let mut shown = Vec::new();
+    let mut in_force: Vec<&'static str> = Vec::new();
+    let mut live: Option<LiveConnection> = None;
+    for (index, variant) in VARIANTS.iter().enumerate() {
+        progress.say(&format!("situation {}: {}", index + 1, variant.name));
+        programming.switch(&stage, &in_force, variant.policies).await?;
+        in_force = variant.policies.to_vec();
+        if command.sabotage && index == 1 {
+            stage.remove_an_element()?;
+        }
+        let judged = judge(&stage, &claims, index).await;
+        reports.extend(judged.with_context(|| format!("situation {}", variant.name))?);
+        // A connection that situation "A" allows and "A + B" does not: to the server's ingress.
+        match index {
+            1 => live = Some(LiveConnection::open(&stage).await?),
+            2 => shown.extend(live.take().map(LiveConnection::is_cut)),
+            _ => {}
+        }
+    }
+    let outcome = Outcome { reports, shown, took: began.elapsed(), started };
+    Ok((outcome, stage))
+}
+
+struct Progress {
+    shown: bool,
+}
+
+impl Progress {
+    fn say(&self, text: &str) {
+        if self.shown {
+            eprintln!("· {text}");
+        }
+    }
+}
+
+fn claims() -> anyhow::Result<Vec<Claim>> {
+    let loaded =
+        sluice_kinds::load([("claims.yaml", CLAIMS.as_bytes())], "default", &sluice_kinds::Limits::FILE);
+    crate::ask::claims_of(&loaded.objects)
+}
+
+/// Judges every claim that is asked in a situation.
+async fn judge(stage: &Stage, claims: &[Claim], variant: usize) -> anyhow::Result<Vec<ClaimReport>> {
+    let (world, _) = crate::input::world_of(&stage.client).await?;
+    stage.vantage.know(&world);
+    let before = read_back(stage, &world)?;
+    let outside: Vec<IpAddr> = stage.outside.clone();
+    let ports = CATALOGUE.iter().filter_map(|(protocol, port)| Some((*protocol, (*port)?))).collect();
+    let snapshot = Snapshot::new(world).with_landmarks(outside.clone(), ports);
+    let asked: Vec<(&Claim, ClaimState)> =
+        claims.iter().filter_map(|c| Some((c, scenario::expected(&c.name, variant)?))).collect();
+    let sampled: Vec<Vec<Sample>> = asked.iter().map(|(c, _)| samples(&snapshot, c, &CATALOGUE)).collect();
+    // each packet is sent once, whatever the number of claims that ask about it
+    let mut sent: BTreeMap<Sample, usize> = BTreeMap::new();
+    let mut packets: Vec<Sample> = Vec::new();
+    for ((claim, _), samples) in asked.iter().zip(&sampled) {
+        for sample in samples
+            .iter()
+            .filter(|s| scenario::is_observed(&claim.name) && can_be_sent(s, &snapshot, &outside))
+        {
+            let plain = Sample { listed: true, target: true, ..sample.clone() };
+            sent.entry(plain.clone()).or_insert_with(|| {
+                packets.push(plain);
+                packets.len() - 1
+            });
+        }
+    }
+    let vantage = stage.vantage.clone();
+    let world = snapshot.world().clone();
+    let probes = tokio::task::block_in_place(|| {
+        truths::observe(vantage.as_ref(), &packets, &before, || read_back(stage, &world))
+    })?;
+    let mut reports = Vec::new();
+    for ((claim, expected), samples) in asked.into_iter().zip(sampled) {
+        let own: Vec<(Sample, Probe)> = samples
+            .iter()
+            .filter(|_| scenario::is_observed(&claim.name))
+            .filter_map(|s| {
+                let plain = Sample { listed: true, target: true, ..s.clone() };
+                Some((s.clone(), probes[*sent.get(&plain)?].clone()))
+            })
+            .collect();
+        reports.push(report(&snapshot, claim, variant, expected, &samples, own, &before)?);
+    }
+    Ok(reports)
+}
+
+fn report(
+    snapshot: &Snapshot,
+    claim: &Claim,
+    variant: usize,
+    expected: ClaimState,
+    samples: &[Sample],
+    observed: Vec<(Sample, Probe)>,
+    kernel: &Programmed,
+) -> anyhow::Result<ClaimReport> {
+    let result = judge_claim(snapshot, claim);
+    let mut ruled = Vec::with_capacity(samples.len());
+    for sample in samples {
+        ruled.push((sample.clone(), kernel.ruling(&sample.flow)?.0.allowed));
+    }
+    let (programmed, programmed_witness) = judge_samples(claim, &ruled);
+    let probes: Vec<Probe> = observed.iter().map(|(_, p)| p.clone()).collect();
+    let seen: Vec<(Sample, bool)> =
+        observed.into_iter().map(|(s, p)| (s, p.observation == Observation::Answered)).collect();
+    let mut contradictions = Vec::new();
+    let observed = scenario::is_observed(&claim.name).then(|| {
+        let (state, witness) = judge_samples(claim, &seen);
+        if let Some(why) = render::inconclusive(&probes) {
+            contradictions.push(format!("observed is undecided: {why}"));
+            return ClaimState::Undecided;
+        }
+        if state != result.state {
+            let packet = witness.map(|w| format!(" ({w})")).unwrap_or_default();
+            contradictions.push(format!("observed says {state}{packet}, declared says {}", result.state));
+        }
+        state
+    });
+    if programmed != result.state {
+        let packet = programmed_witness.map(|w| format!(" ({w})")).unwrap_or_default();
+        contradictions.push(format!("programmed says {programmed}{packet}, declared says {}", result.state));
+    }
+    if result.state != expected {
+        contradictions.push(format!("declared says {}, the reference says {expected}", result.state));
+    }
+    for ((sample, answered), (_, allowed)) in
+        seen.iter().filter_map(|(s, a)| Some(((s, a), ruled.iter().find(|(r, _)| r == s)?)))
+    {
+        if answered != allowed {
+            let word = |passed: bool| if passed { "passes" } else { "is dropped" };
+            contradictions.push(format!(
+                "{} {} by the kernel's tables but {} in fact",
+                sample.flow,
+                word(*allowed),
+                word(*answered)
+            ));
+        }
+    }
+    Ok(ClaimReport {
+        id: claim.name.to_string(),
+        text: claim.text.clone(),
+        variant: VARIANTS[variant].name.into(),
+        expected: Some(expected),
+        truths: Truths { declared: Some(result.state), programmed: Some(programmed), observed },
+        result,
+        probes,
+        contradictions,
+    })
+}
+
+/// Packets that something answers if they arrive: UDP needs a server, because refusals by ICMP are rate limited; outside there is
+/// one host only.
+fn can_be_sent(sample: &Sample, snapshot: &Snapshot, outside: &[IpAddr]) -> bool {
+    let protocol = sample.flow.protocol();
+    let is_outside = sample.to.pod.is_none() && !snapshot.plan().nodes.contains_key(&sample.to.address);
+    let serves_udp = sample.to.pod.as_ref().is_some_and(|key| {
+        let pod = snapshot.world().pods.get(key);
+        pod.is_some_and(|p| p.named_ports.iter().any(|port| port.protocol == Protocol::UDP))
+    });
+    scenario::is_probed(protocol)
+        && (!is_outside || outside.contains(&sample.to.address))
+        && (protocol != Protocol::UDP || is_outside || serves_udp)
+}
+
+/// The tables of all nodes as their kernels hold them now.
+fn read_back(stage: &Stage, world: &World) -> anyhow::Result<Programmed> {
+    let mut tables = BTreeMap::new();
+    for node in &stage.nodes {
+        if let Some(table) = stage.read_table(&node.name)? {
+            tables.insert(node.name.clone(), table);
+        }
+    }
+    let nodes = world
+        .nodes
+        .values()
+        .map(|n| KnownNode { name: n.name.to_string(), addresses: n.addresses.clone() })
+        .collect();
+    let pods = world
+        .pods
+        .values()
+        .flat_map(|p| p.live_addresses().iter().filter_map(|a| Some((*a, p.node.as_ref()?.to_string()))))
+        .collect();
+    Ok(Programmed { tables, nodes, pods })
+}

@@ -1,0 +1,8 @@
+//! The binary as its users run it: labs with real namespaces, kernels' tables and packets.
+//!
+//! Tests that this machine cannot run say `ignored (reason)` and return.
+
+mod by_hand;
+mod crash;
+mod demo;
+mod support;
