@@ -63,6 +63,7 @@ impl Cluster {
 
     async fn node(&self, name: &str, ready: bool) {
         self.create("/api/v1/nodes", json!({"metadata": {"name": name}})).await;
+        self.until("/api/v1/nodes", |nodes| nodes.iter().all(|n| n["spec"]["podCIDRs"].is_array())).await;
         self.ready(&format!("/api/v1/nodes/{name}"), ready, json!({})).await;
     }
 
@@ -82,16 +83,11 @@ impl Cluster {
     async fn until(&self, path: &str, wanted: impl Fn(&[&Value]) -> bool) -> Vec<Value> {
         let mut seen: BTreeMap<String, Value> = BTreeMap::new();
         let watching = async {
-            let mut events = self
-                .client
-                .watch(&format!("{path}?watch=true&allowWatchBookmarks=true"), "application/json")
-                .await
-                .unwrap();
-            // The synthetic events come first; an empty collection says nothing at all.
-            seen = items(&self.client.get(path).await.unwrap(), "/items")
-                .iter()
-                .map(|o| (key(o), o.clone()))
-                .collect();
+            let list = self.client.get(path).await.unwrap();
+            seen = items(&list, "/items").iter().map(|o| (key(o), o.clone())).collect();
+            let from =
+                format!("{path}?watch=true&resourceVersion={}", text(&list, "/metadata/resourceVersion"));
+            let mut events = self.client.watch(&from, "application/json").await.unwrap();
             while !wanted(&seen.values().collect::<Vec<_>>()) {
                 let event = events.next().await.expect("the watch goes on");
                 match text(&event, "/type") {
