@@ -1,11 +1,124 @@
 //! Pods that do not exist yet (`futurePods`, semantics 8.3).
-use crate::claim::Claim;
-use crate::snapshot::Snapshot;
+//!
+//! ```text
+//!   selectors of policies and claim ──► labels they can tell apart ──► kinds of pods ─┐
+//!   CIDRs of policies, sets, claim ──► parts of the pod range ────────► addresses ────┴─► objects with pods of every kind
+//! ```
+//!
+//! Pods that every selector and CIDR answers alike are judged alike, so that two of each kind stand for all: two, because
+//! pods of one kind may speak to each other, and each on another node. What cannot be enumerated is a gap: of the claim it
+//! is then not said that it holds. Service accounts and policies are those that exist; Services have the backends of now.
+
+mod addresses;
+mod domain;
+mod kinds;
+
+use sluice_addr::AddrSet;
+use sluice_model::{Namespace, Object, ObjectDelta, Pod, PodKey, World};
 use sluice_report::{ClaimResult, ClaimState};
-pub(crate) fn judge(_snapshot: &Snapshot, _claim: &Claim, mut present: ClaimResult) -> ClaimResult {
-    present.state = ClaimState::Undecided;
-    present.missing.push(
-        "pods that do not exist yet are not judged; say futurePods: false to ask about present ones".into(),
-    );
-    present
+use sluice_selector::Labels;
+
+use crate::claim::{Claim, Expectation, Peer};
+use crate::judge::judge_present;
+use crate::snapshot::Snapshot;
+use addresses::Parts;
+use kinds::{PodKind, kinds};
+
+/// Pods of one kind that are added: they may speak to each other, and one is on another node than a given one.
+const COPIES: [&str; 2] = ["a-future-pod", "another-future-pod"];
+
+/// The judgement of a claim that holds for present pods.
+pub(crate) fn judge(snapshot: &Snapshot, claim: &Claim, present: ClaimResult) -> ClaimResult {
+    let names_pods = claim.from.iter().chain(&claim.to).any(|peer| matches!(peer, Peer::Pods { .. }));
+    let parts = Parts::new(snapshot.world(), claim);
+    let named_by_address = parts.are_named_by(claim);
+    if !names_pods && !named_by_address && claim.expect != Expectation::ReachOnly {
+        return present;
+    }
+    let undecided = |present: ClaimResult, missing: Vec<String>| ClaimResult {
+        state: ClaimState::Undecided,
+        witness: None,
+        reason: format!(
+            "for present pods it {}; for pods that do not exist yet a fact is missing",
+            present.state
+        ),
+        missing,
+        ..present
+    };
+    let mut found = match kinds(snapshot.world(), claim, named_by_address) {
+        Ok(found) => found,
+        Err(too_many) => return undecided(present, vec![too_many]),
+    };
+    if found.kinds.is_empty() && found.gaps.is_empty() {
+        return present;
+    }
+    let all = parts.all();
+    let (world, too_small) = extended(snapshot.world(), &found.kinds, &all);
+    found.gaps.extend(too_small);
+    let result = judge_present(&snapshot.with_world(world), claim);
+    if result.state == ClaimState::Fails {
+        // it fails somewhere in the address space; is that where pods are?
+        let certain = parts.range_is_known
+            || parts.families().any(|family| {
+                parts.of(family).iter().all(|part| {
+                    let (world, _) = extended(snapshot.world(), &found.kinds, std::slice::from_ref(part));
+                    judge_present(&snapshot.with_world(world), claim).state == ClaimState::Fails
+                })
+            });
+        return if certain { result } else { undecided(present, vec![parts.unknown_range()]) };
+    }
+    if !found.gaps.is_empty() {
+        return undecided(present, found.gaps);
+    }
+    ClaimResult { reason: format!("{} (also of pods that do not exist yet)", result.reason), ..result }
 }
+
+/// The objects with pods of every kind, each with an address in every part; and what is missing where a part has too few.
+fn extended(world: &World, kinds: &[PodKind], parts: &[AddrSet]) -> (World, Vec<String>) {
+    let mut extended = world.clone();
+    let mut missing = Vec::new();
+    let mut free: Vec<_> = parts.iter().map(|part| addresses::each(part.clone())).collect();
+    let nodes: Vec<_> = world.nodes.keys().cloned().collect();
+    for kind in kinds {
+        if let Some(labels) = &kind.new_namespace {
+            let namespace = Namespace { name: kind.namespace.clone(), labels: labels.clone() };
+            extended.apply(ObjectDelta::Upsert(Object::Namespace(namespace)));
+        }
+        for (copy, name) in COPIES.iter().enumerate() {
+            let own = free.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>();
+            if own.len() < parts.len() && missing.is_empty() {
+                missing.push(
+                    "CIDRs cut the pod range into parts with fewer addresses than there are kinds of pods"
+                        .into(),
+                );
+            }
+            let name = format!("{name}{}", described(&kind.labels, &kind.account));
+            extended.apply(ObjectDelta::Upsert(Object::Pod(Pod {
+                key: PodKey::new(kind.namespace.clone(), name),
+                uid: "".into(),
+                labels: kind.labels.clone(),
+                service_account: kind.account.clone(),
+                node: (!nodes.is_empty()).then(|| nodes[copy % nodes.len()].clone()),
+                host_network: false,
+                addresses: own,
+                named_ports: Vec::new(),
+                finished: false,
+                deleting: false,
+                workload: None,
+            })));
+        }
+    }
+    (extended, missing)
+}
+
+/// `{app=web; service account robot}`.
+fn described(labels: &Labels, account: &str) -> String {
+    let labels = if labels.is_empty() { "no labels".to_owned() } else { labels.to_string() };
+    match account {
+        "default" => format!("{{{labels}}}"),
+        account => format!("{{{labels}; service account {account}}}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -234,5 +234,5 @@ fn claims_are_refuted_exactly_by_packets_that_the_evaluator_judges_so() {
             }
         }
     }
-    assert!(fails > 200 && holds > 150 && vacuous > 30, "{fails} {holds} {vacuous}");
+    assert!(fails > 200 && holds > 100 && vacuous > 100, "{fails} {holds} {vacuous}");
 }

@@ -1,0 +1,236 @@
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use sluice_addr::{Family, Protocol};
+use sluice_model::{ObjectKey, Policy, decide};
+use sluice_selector::LabelSelector;
+use sluice_testkit::{random_pod, random_world};
+
+use super::*;
+use crate::judge::judge_claim;
+
+fn selector(label: Option<(&str, &str)>) -> Option<LabelSelector> {
+    let match_labels = label.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    Some(LabelSelector { match_labels, match_expressions: Vec::new() })
+}
+
+fn random_selector(rng: &mut StdRng) -> Option<LabelSelector> {
+    let key = *["app", "env", "role"].choose(rng).unwrap();
+    if rng.random_bool(0.4) { None } else { selector(Some((key, ["x", "y"].choose(rng).unwrap()))) }
+}
+
+fn random_claim(rng: &mut StdRng) -> Claim {
+    let end = |rng: &mut StdRng| match rng.random_range(0..5) {
+        0..4 => vec![Peer::Pods { namespaces: random_selector(rng), pods: random_selector(rng) }],
+        _ => vec![Peer::Outside],
+    };
+    let all = [Expectation::Allow, Expectation::Deny, Expectation::AllowOnly, Expectation::ReachOnly];
+    Claim {
+        name: "random".into(),
+        text: String::new(),
+        from: end(rng),
+        to: end(rng),
+        ports: if rng.random_bool(0.5) { Vec::new() } else { vec![(Protocol::TCP, None)] },
+        expect: *all.choose(rng).unwrap(),
+        families: Vec::new(),
+        future_pods: true,
+        stated_reason: Vec::new(),
+    }
+}
+
+/// A random world without what makes most claims undecided: port names, Services, parts of labels.
+fn plain_world(rng: &mut StdRng) -> World {
+    let mut world = random_world(rng);
+    let odd: Vec<ObjectKey> = world
+        .policies
+        .values()
+        .filter(|policy| {
+            let text = format!("{policy:?}");
+            ["Named(\"", "service: Some", "StartsWith", "pcsa"].iter().any(|part| text.contains(part))
+        })
+        .map(|policy| policy.key.clone())
+        .collect();
+    odd.into_iter().for_each(|key| world.apply(ObjectDelta::Delete(key)));
+    world
+}
+
+#[test]
+fn no_pod_that_comes_refutes_what_holds() {
+    let (mut holds, mut fails, mut undecided, mut by_future) = (0, 0, 0, 0);
+    for seed in 0..150 {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let world = plain_world(rng);
+        let snapshot = Snapshot::new(world.clone());
+        let claim = random_claim(rng);
+        let result = judge_claim(&snapshot, &claim);
+        match result.state {
+            ClaimState::Undecided => {
+                assert!(!result.missing.is_empty(), "seed {seed}");
+                undecided += 1;
+            }
+            ClaimState::Fails => {
+                fails += 1;
+                let present = Claim { future_pods: false, ..claim.clone() };
+                by_future += usize::from(judge_claim(&snapshot, &present).state != ClaimState::Fails);
+            }
+            ClaimState::Holds | ClaimState::Vacuous => {
+                holds += 1;
+                for _ in 0..5 {
+                    let mut later = world.clone();
+                    for number in 0..3 {
+                        let pod = random_pod(rng, &format!("new-{number}"));
+                        // an address that is taken would be contested, which is no pod's future
+                        let free = |a: &_| !world.pods.values().any(|p| p.addresses.contains(a));
+                        if pod.addresses.iter().all(free) && !pod.host_network && !pod.deleting {
+                            later.apply(ObjectDelta::Upsert(Object::Pod(pod)));
+                        }
+                    }
+                    let present = Claim { future_pods: false, ..claim.clone() };
+                    let then = judge_present(&Snapshot::new(later), &present);
+                    assert!(then.state.holds(), "seed {seed}: {} {claim:?}\n{}", then.reason, result.reason);
+                }
+            }
+        }
+    }
+    assert!(holds > 15 && fails > 25 && by_future > 3, "{holds} {fails} {by_future} {undecided}");
+}
+
+#[test]
+fn witnesses_among_future_pods_are_judged_so_by_the_evaluator() {
+    let mut seen = 0;
+    for seed in 0..150 {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let world = plain_world(rng);
+        let claim = random_claim(rng);
+        let parts = Parts::new(&world, &claim);
+        let Ok(found) = kinds(&world, &claim, false) else { continue };
+        let (world, _) = extended(&world, &found.kinds, &parts.all());
+        let snapshot = Snapshot::new(world);
+        if let Some(witness) = judge_present(&snapshot, &claim).witness {
+            let decision = decide(snapshot.world(), &witness.flow);
+            assert_eq!(decision.is_allowed(), witness.allowed, "seed {seed}: {witness}");
+            seen += usize::from(witness.from.contains("future-pod") || witness.to.contains("future-pod"));
+        }
+    }
+    assert!(seen > 25, "{seen}");
+}
+
+/// Pods of namespace `a` with app=x admit nothing; others are not selected.
+fn isolated(extra: impl FnOnce(&mut Policy)) -> World {
+    let mut world = World::default();
+    for name in ["a", "b"] {
+        let labels = Labels::from_iter([("kubernetes.io/metadata.name", name)]);
+        world.apply(ObjectDelta::Upsert(Object::Namespace(Namespace { name: name.into(), labels })));
+    }
+    let mut policy = Policy {
+        key: ObjectKey::new(sluice_model::Kind::KubernetesNetworkPolicy, "a", "isolate"),
+        tier: "default".into(),
+        order: sluice_model::Order::KUBERNETES,
+        subject: sluice_model::Subject::Kubernetes(selector(Some(("app", "x"))).unwrap()),
+        ingress: Some(Vec::new()),
+        egress: None,
+        position: None,
+    };
+    extra(&mut policy);
+    world.apply(ObjectDelta::Upsert(Object::Policy(Arc::new(policy))));
+    world
+}
+
+fn deny_into_a(pods: Option<(&str, &str)>) -> Claim {
+    Claim {
+        name: "c".into(),
+        text: String::new(),
+        from: vec![Peer::Pods { namespaces: None, pods: None }],
+        to: vec![Peer::Pods {
+            namespaces: selector(Some(("kubernetes.io/metadata.name", "a"))),
+            pods: selector(pods),
+        }],
+        ports: Vec::new(),
+        expect: Expectation::Deny,
+        families: vec![Family::V4],
+        future_pods: true,
+        stated_reason: Vec::new(),
+    }
+}
+
+fn rule(
+    peers: Vec<sluice_model::KubernetesPeer>,
+    ports: Option<Vec<sluice_model::KubernetesPort>>,
+) -> sluice_model::Rule {
+    let object = ObjectKey::new(sluice_model::Kind::KubernetesNetworkPolicy, "a", "isolate");
+    sluice_model::Rule {
+        action: sluice_model::Action::Allow,
+        body: sluice_model::RuleBody::Kubernetes { peers: Some(peers), ports },
+        reference: sluice_model::RuleRef { object, path: "spec.ingress[0]".into(), position: None },
+    }
+}
+
+#[test]
+fn pods_that_no_policy_selects_yet_are_found() {
+    let snapshot = Snapshot::new(isolated(|_| {}));
+    let labelled = judge_claim(&snapshot, &deny_into_a(Some(("app", "x"))));
+    assert_eq!(labelled.state, ClaimState::Holds, "{labelled:?}");
+    let any = judge_claim(&snapshot, &deny_into_a(None));
+    assert_eq!(any.state, ClaimState::Fails);
+    assert_eq!(any.witness.unwrap().to, "a/a-future-pod{no labels}");
+}
+
+#[test]
+fn namespaces_to_come_are_found() {
+    use sluice_model::KubernetesPeer::Selectors;
+    let open_to = |label| {
+        let peer = Selectors { pods: None, namespaces: selector(Some(label)) };
+        Snapshot::new(isolated(|policy| policy.ingress = Some(vec![rule(vec![peer], None)])))
+    };
+    // nobody is in a namespace with team=red now
+    let result = judge_claim(&open_to(("team", "red")), &deny_into_a(Some(("app", "x"))));
+    let witness = result.witness.expect("a namespace with the label may come");
+    assert!(witness.from.starts_with("a-future-namespace-2/a-future-pod"), "{witness}");
+    // a namespace that exists keeps its labels
+    let only_b = Claim {
+        from: vec![Peer::Pods {
+            namespaces: selector(Some(("kubernetes.io/metadata.name", "b"))),
+            pods: None,
+        }],
+        ..deny_into_a(Some(("app", "x")))
+    };
+    assert_eq!(judge_claim(&open_to(("team", "red")), &only_b).state, ClaimState::Holds);
+}
+
+#[test]
+fn what_cannot_be_enumerated_is_named() {
+    use sluice_model::{KubernetesPeer, KubernetesPort, PortMatch};
+    let claim = deny_into_a(Some(("app", "x")));
+    let named = KubernetesPort { protocol: Protocol::TCP, port: PortMatch::Named("web".into()) };
+    let world = isolated(|policy| policy.ingress = Some(vec![rule(Vec::new(), Some(vec![named]))]));
+    let result = judge_claim(&Snapshot::new(world), &claim);
+    assert_eq!(result.state, ClaimState::Undecided);
+    assert!(result.missing[0].contains("\"web\""), "{:?}", result.missing);
+
+    // a CIDR that holds some addresses: nobody knows whether pods get these
+    let block = || KubernetesPeer::IpBlock { cidr: "10.7.0.0/16".parse().unwrap(), except: Vec::new() };
+    let mut world = isolated(|policy| policy.ingress = Some(vec![rule(vec![block()], None)]));
+    let result = judge_claim(&Snapshot::new(world.clone()), &claim);
+    assert_eq!(result.state, ClaimState::Undecided);
+    assert!(result.missing[0].contains("podCIDRs"), "{:?}", result.missing);
+    for (cidr, state) in [("10.42.0.0/24", ClaimState::Holds), ("10.7.3.0/24", ClaimState::Fails)] {
+        world.apply(ObjectDelta::Upsert(Object::Node(sluice_model::Node {
+            name: "n".into(),
+            labels: Labels::default(),
+            addresses: Vec::new(),
+            pod_cidrs: vec![cidr.parse().unwrap()],
+        })));
+        assert_eq!(judge_claim(&Snapshot::new(world.clone()), &claim).state, state, "{cidr}");
+    }
+
+    let peers = (0..9).map(|n| KubernetesPeer::Selectors {
+        pods: selector(Some((&format!("k{n}"), "v"))),
+        namespaces: None,
+    });
+    let world = isolated(|policy| policy.ingress = Some(vec![rule(peers.collect(), None)]));
+    let result = judge_claim(&Snapshot::new(world), &claim);
+    assert_eq!(result.state, ClaimState::Undecided);
+    assert!(result.missing[0].contains("k0, k1"), "{:?}", result.missing);
+}
