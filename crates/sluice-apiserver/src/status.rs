@@ -15,7 +15,7 @@ pub struct Status {
     /// Sentence for people.
     pub message: String,
     /// Structured details, if any.
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
     /// `metadata.continue` of an expired list.
     pub continue_token: Option<String>,
 }
@@ -92,7 +92,7 @@ impl Status {
             "NotFound",
             "the server could not find the requested resource",
         );
-        s.details = Some(Details::default());
+        s.details = Some(Box::default());
         s
     }
 
@@ -181,13 +181,13 @@ impl Status {
             "Invalid",
             format!("{what} \"{name}\" is invalid: {list}"),
         );
-        s.details = Some(Details {
+        s.details = Some(Box::new(Details {
             name: name.to_string(),
             group: group.to_string(),
             kind: kind.to_string(),
             causes,
             ..Details::default()
-        });
+        }));
         s
     }
 
@@ -198,7 +198,7 @@ impl Status {
             "TooManyRequests",
             "too many requests, please try again later",
         );
-        s.details = Some(Details { retry_after: 1, ..Details::default() });
+        s.details = Some(Box::new(Details { retry_after: 1, ..Details::default() }));
         s
     }
 
@@ -214,7 +214,7 @@ impl Status {
     /// 503.
     pub fn unavailable(message: impl Into<String>) -> Status {
         let mut s = Status::error(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
-        s.details = Some(Details { retry_after: 1, ..Details::default() });
+        s.details = Some(Box::new(Details { retry_after: 1, ..Details::default() }));
         s
     }
 
@@ -235,7 +235,7 @@ impl Status {
     /// Names the object in `details`.
     #[must_use]
     pub fn about(mut self, rt: &ResourceType, name: &str) -> Status {
-        let d = self.details.get_or_insert_with(Details::default);
+        let d = self.details.get_or_insert_default();
         d.name = name.to_string();
         d.group = rt.group.to_string();
         d.kind = rt.plural.to_string();
@@ -245,7 +245,7 @@ impl Status {
     /// Adds a cause.
     #[must_use]
     pub fn cause(mut self, reason: &str, message: impl Into<String>, field: &str) -> Status {
-        self.details.get_or_insert_with(Details::default).causes.push(Cause {
+        self.details.get_or_insert_default().causes.push(Cause {
             reason: reason.to_string(),
             message: message.into(),
             field: field.to_string(),

@@ -236,7 +236,7 @@ fn message(mut rest: &[u8], fields: &[Field], depth: usize) -> Result<Value, Ref
         let name = (*name).to_string();
         match (ty, wire) {
             // Upstream writes every text that is not a pointer, also the empty ones.
-            (Text, Wire::Bytes(b)) if b.is_empty() => {}
+            (Text, Wire::Bytes([])) => {}
             (Text, Wire::Bytes(b)) => drop(out.insert(name, json!(utf8(b)?))),
             (Bool, Wire::Number(n)) => drop(out.insert(name, json!(n != 0))),
             (Int, Wire::Number(0)) => {}

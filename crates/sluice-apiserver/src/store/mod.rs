@@ -169,11 +169,20 @@ pub struct Write {
 
 /// The durable half of a store. Everything is called from one thread.
 pub trait Disk: Send + 'static {
-    /// Reads the last revision and every object, as `(key, JSON)`.
-    fn load(&mut self) -> Result<(u64, Vec<(Key, Vec<u8>)>), StoreError>;
+    /// Reads everything.
+    fn load(&mut self) -> Result<Loaded, StoreError>;
 
     /// Makes these changes and the new last revision durable, all or nothing.
     fn commit(&mut self, revision: u64, changes: &[DiskChange<'_>]) -> Result<(), StoreError>;
+}
+
+/// What a [`Disk`] holds.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The last revision that was committed; 0 in a new store.
+    pub revision: u64,
+    /// Every object as JSON.
+    pub objects: Vec<(Key, Vec<u8>)>,
 }
 
 /// One change for [`Disk::commit`].
@@ -210,7 +219,7 @@ impl Store {
 
     /// A store over any disk.
     pub fn with_disk(mut disk: impl Disk) -> Result<(Store, JoinHandle<()>), StoreError> {
-        let (last, objects) = disk.load()?;
+        let Loaded { revision: last, objects } = disk.load()?;
         // A restored backup must not hand out revisions again (kubernetes-api 10): revisions grow by one per
         // write from the clock at the last start, so the clock in milliseconds is past all of them.
         let start = last.max(crate::time::now_ms());

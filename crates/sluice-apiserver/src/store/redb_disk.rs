@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{Database, ReadableTable, TableDefinition};
 use sha2::{Digest, Sha256};
 
-use super::{Disk, DiskChange, Key, StoreError};
+use super::{Disk, DiskChange, Key, Loaded, StoreError};
 
 /// `resource NUL namespace NUL name` → 8 bytes of checksum, then JSON.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
@@ -38,7 +38,7 @@ impl RedbDisk {
 }
 
 impl Disk for RedbDisk {
-    fn load(&mut self) -> Result<(u64, Vec<(Key, Vec<u8>)>), StoreError> {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
         let transaction = self.database.begin_write().map_err(damaged("begin"))?;
         let revision = {
             let mut meta = transaction.open_table(META).map_err(damaged("meta"))?;
@@ -66,7 +66,7 @@ impl Disk for RedbDisk {
             }
         }
         transaction.commit().map_err(|e| StoreError::Write(e.to_string()))?;
-        Ok((revision, objects))
+        Ok(Loaded { revision, objects })
     }
 
     fn commit(&mut self, revision: u64, changes: &[DiskChange<'_>]) -> Result<(), StoreError> {

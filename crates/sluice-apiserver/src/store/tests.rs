@@ -103,8 +103,8 @@ struct FailingDisk {
 }
 
 impl Disk for FailingDisk {
-    fn load(&mut self) -> Result<(u64, Vec<(Key, Vec<u8>)>), StoreError> {
-        Ok((7, vec![]))
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        Ok(Loaded { revision: 7, objects: vec![] })
     }
 
     fn commit(&mut self, _: u64, changes: &[DiskChange<'_>]) -> Result<(), StoreError> {

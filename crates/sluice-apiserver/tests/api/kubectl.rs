@@ -137,6 +137,7 @@ spec: {selector: all(), types: [Ingress, Egress], ingress: [], egress: []}
 async fn make_ready(server: &TestServer, name: &str, ip: &str) {
     let api = server.admin();
     let base = format!("/api/v1/namespaces/isolated-ns/pods/{name}");
+    until(server, &base, |pod| pod["spec"]["nodeName"].is_string()).await;
     let now = "2026-01-02T03:04:05Z";
     let status = json!({"status": {
         "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
@@ -271,19 +272,23 @@ async fn scenario(k: &Kubectl<'_>) {
     assert!(k.fails("get ns isolated-ns").contains("not found"));
 }
 
-/// The kubelet's part: once a pod is marked, end it with grace period 0.
-async fn finish_pod(server: &TestServer, name: &str) {
+/// Waits until a pod is as wanted.
+async fn until(server: &TestServer, path: &str, wanted: impl Fn(&Value) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    let path = format!("/api/v1/namespaces/isolated-ns/pods/{name}");
     let mut revisions = server.running.api.store().subscribe();
     loop {
         revisions.mark_unchanged();
-        let pod = server.admin().call("GET", &path, None).await.unwrap();
-        if pod["metadata"]["deletionTimestamp"].is_string() {
-            break;
+        if wanted(&server.admin().call("GET", path, None).await.unwrap()) {
+            return;
         }
         tokio::time::timeout(deadline - Instant::now(), revisions.changed()).await.unwrap().unwrap();
     }
+}
+
+/// The kubelet's part: once a pod is marked, end it with grace period 0.
+async fn finish_pod(server: &TestServer, name: &str) {
+    let path = format!("/api/v1/namespaces/isolated-ns/pods/{name}");
+    until(server, &path, |pod| pod["metadata"]["deletionTimestamp"].is_string()).await;
     let options = json!({"gracePeriodSeconds": 0, "preconditions": {}});
     server.admin().call("DELETE", &path, Some(&options)).await.unwrap();
 }
