@@ -9,7 +9,7 @@ use sluice_plan::{Cause, Plan};
 
 use crate::compile::{Site, compile, function_chain, leg_chains};
 use crate::error::Error;
-use crate::layout::{EGRESS, FROM_POD, INGRESS, OWN, SANE, SOURCE, TABLE, TO_NODE, TO_POD};
+use crate::layout::{DISCOVERY, EGRESS, FROM_POD, INGRESS, OWN, SANE, SOURCE, TABLE, TO_NODE, TO_POD};
 
 /// How often a change is tried again with what the kernel refused put under quarantine.
 const ATTEMPTS: usize = 8;
@@ -201,7 +201,7 @@ fn close(desired: &mut Table, object: &Object) -> Option<String> {
     let closed = quarantine();
     // the chains that every table has serve all pods: closing one of them is no way to let the rest live
     let found = desired.chains.get_mut(&chain).filter(|c| c.base.is_none() && **c != closed)?;
-    if [SOURCE, SANE, FROM_POD, TO_POD, TO_NODE].contains(&chain.as_str()) {
+    if [SOURCE, DISCOVERY, SANE, FROM_POD, TO_POD, TO_NODE].contains(&chain.as_str()) {
         return None;
     }
     *found = closed;
@@ -233,4 +233,104 @@ fn objects_behind(plan: &Plan, chain: &str) -> BTreeSet<ObjectKey> {
         }
     }
     objects
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use sluice_netlink::Protocol;
+    use sluice_netlink::nft::{SetKey, SetValue, Value};
+
+    use super::*;
+
+    /// Runs the test's second half in a network namespace of its own; says `ignored (reason)` where there can be none.
+    fn in_namespace(name: &str, test: impl FnOnce()) {
+        const INSIDE: &str = "SLUICE_DATAPLANE_UNIT_INSIDE";
+        if std::env::var_os(INSIDE).is_some() {
+            return test();
+        }
+        let exe = std::env::current_exe().unwrap();
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net", "--"])
+            .arg(exe)
+            .args([name, "--exact", "--nocapture"])
+            .env(INSIDE, "1")
+            .output();
+        match output {
+            Err(error) => println!("{name}: ignored (no unshare program: {error})"),
+            Ok(output) => {
+                let (out, err) =
+                    (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                if err.contains("unshare: ") || err.contains("unshare failed") {
+                    println!("{name}: ignored (user namespaces are switched off: {})", err.trim());
+                    return;
+                }
+                assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
+            }
+        }
+    }
+
+    fn backend() -> Nft {
+        Nft::new(Socket::open(Protocol::Netfilter).unwrap())
+    }
+
+    fn chain(rules: Vec<Rule>) -> Chain {
+        Chain::regular(rules.into_iter().map(|rule| rule.canonical(Family::Inet)).collect())
+    }
+
+    /// The table of an empty plan with one leg whose function is fine and one whose function the kernel refuses.
+    fn with_refused_parts() -> Table {
+        let mut table = compile(&Plan::default(), &Site::default());
+        let drop = || Rule::new([Expr::Counter, Expr::Verdict(Verdict::Drop)]);
+        let nowhere =
+            Rule::new([Expr::lookup([nft::Field::IpSaddr], "no-such-set"), Expr::Verdict(Verdict::Drop)]);
+        table.chains.insert("f-good".into(), chain(vec![drop()]));
+        table.chains.insert("f-bad".into(), chain(vec![nowhere]));
+        let to = |chain: &str| SetValue::Verdict(Verdict::Goto(chain.into()));
+        let egress = &mut table.sets.get_mut("egress4").unwrap().elements;
+        for (last, chain) in [(1, "f-good"), (2, "f-bad"), (3, "no-such-chain")] {
+            egress.insert(SetKey::one(Value::V4([10, 0, 0, last].into())), to(chain));
+        }
+        table
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_closed_and_the_rest_is_programmed() {
+        let name = "backend::tests::what_the_kernel_refuses_is_closed_and_the_rest_is_programmed";
+        in_namespace(name, || {
+            let mut nft = backend();
+            for _ in 0..2 {
+                let done = nft.reach(with_refused_parts(), &Plan::default()).unwrap();
+                let closed: BTreeSet<&str> = done.quarantined.iter().map(|q| q.chain.as_str()).collect();
+                assert_eq!(closed, BTreeSet::from(["f-bad", "egress4"]), "{done:?}");
+                assert!(done.quarantined.iter().all(|q| !q.reason.is_empty()));
+                let held = nft.read_back().unwrap().unwrap();
+                assert_eq!(held.chains["f-bad"], quarantine());
+                assert_eq!(held.chains["f-good"], with_refused_parts().chains["f-good"]);
+                let egress: Vec<_> = held.sets["egress4"].elements.keys().collect();
+                assert_eq!(egress.len(), 2, "the address that leads nowhere has no policy, so it is dropped");
+            }
+            // Once the cause is gone the plan is in force as it should be.
+            let plan = Plan::default();
+            assert!(nft.apply(&plan, &Site::default()).unwrap().quarantined.is_empty());
+            let held = nft.read_back().unwrap().unwrap();
+            assert!(nft::diff(&held, &compile(&plan, &Site::default())).unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_refused_chain_of_all_pods_is_an_error() {
+        in_namespace("backend::tests::a_refused_chain_of_all_pods_is_an_error", || {
+            let mut table = with_refused_parts();
+            table.chains.insert(FROM_POD.into(), table.chains["f-bad"].clone());
+            table.chains.remove("f-bad");
+            table.sets.get_mut("egress4").unwrap().elements.clear();
+            let mut nft = backend();
+            assert!(matches!(
+                nft.reach(table, &Plan::default()),
+                Err(Error::Program(Netlink::Refused { .. }))
+            ));
+        });
+    }
 }

@@ -15,6 +15,8 @@ pub const INPUT: &str = "input";
 pub const OUTPUT: &str = "output";
 /// Regular chain: may a pod's interface use this source address?
 pub const SOURCE: &str = "source";
+/// Regular chain: ICMPv6 that a pod sends, with neighbour discovery.
+pub const DISCOVERY: &str = "discovery";
 /// Regular chain: what every packet from or to a pod must be, before policy.
 pub const SANE: &str = "sane";
 /// Regular chain: dispatch to the egress leg of the source.

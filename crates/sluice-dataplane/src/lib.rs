@@ -18,6 +18,7 @@
 mod backend;
 mod compile;
 mod error;
+mod fixed;
 pub mod layout;
 mod revoke;
 mod ruling;

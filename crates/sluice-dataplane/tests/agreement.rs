@@ -2,6 +2,8 @@
 //!
 //! `SLUICE_SEED` picks the first seed (printed), `SLUICE_WORLDS` how many.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};

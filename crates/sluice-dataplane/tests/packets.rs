@@ -3,6 +3,8 @@
 //! Worlds are random, the pods of one node are namespaces, all the rest is one namespace behind the uplink. Seeds rotate;
 //! `SLUICE_SEED` repeats one, `SLUICE_WORLDS` says how many.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,12 +12,12 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use harness::capture::Network;
-use harness::objects::{node_scope, plain_world, plan_of, random_world_on};
-use harness::{Cluster, NODE, ip, node_addresses, packet, sandboxed};
+use harness::objects::{node_scope, plan_of, random_world_on};
+use harness::{Cluster, ip, node_addresses, sandboxed};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use sluice_addr::{Flow, Protocol as IpProtocol, Transport};
+use sluice_addr::{Flow, Transport};
 use sluice_dataplane::{End, Revoked, revoke, rule_on};
 use sluice_model::{PodKey, Shortcut, Verdict as Law, World, decide};
 use sluice_netlink::{Protocol, conntrack};
