@@ -390,7 +390,7 @@ async fn bootstrap(api: &Api, ranges: &ServiceRanges, addr: SocketAddr) -> Resul
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": addr.port()}],
         },
     });
-    ensure(&api, "/api/v1/namespaces/default/services", service).await?;
+    replace(&api, "/api/v1/namespaces/default/services", service).await?;
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": "kubernetes", "namespace": "default",

@@ -180,7 +180,7 @@ mod tests {
             ("delete - pods ns mine", true, false),
             ("delete - pods ns other", false, false),
             ("create - events ns", true, false),
-            ("update sluice.dev nodepolicystates/status  n1", false, false),
+            ("update sluice.dev nodepolicystates/status  n1", true, false),
             ("create authorization.k8s.io selfsubjectaccessreviews", true, true),
         ] {
             assert_eq!(may(&node, text), for_node, "node: {text}");

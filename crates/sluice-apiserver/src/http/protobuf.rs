@@ -338,8 +338,7 @@ mod tests {
     fn a_config_map() {
         let entry = [field(1, b"k"), field(2, b"v")].concat();
         let metadata = [field(1, b"name"), field(2, b""), field(8, b""), vec![7 << 3, 0]].concat();
-        let body =
-            envelope("ConfigMap", &[field(1, &metadata), field(2, &entry), field(99 & 15, b"?")].concat());
+        let body = envelope("ConfigMap", &[field(1, &metadata), field(2, &entry), field(15, b"?")].concat());
         assert_eq!(
             decode(&body).unwrap(),
             json!({"metadata": {"name": "name"}, "data": {"k": "v"}, "apiVersion": "v1", "kind": "ConfigMap"})

@@ -3,7 +3,13 @@
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use sluice_apiserver::{Api, auth::Identity, status::Status};
+use sluice_apiserver::{
+    Api, Server, ServerConfig,
+    admission::{Admission, BuiltinAdmission, FieldError},
+    auth::Identity,
+    resource::ResourceType,
+    status::Status,
+};
 
 use crate::support::{config_map, node, pod, start};
 
@@ -566,4 +572,45 @@ async fn a_restarted_server_has_everything() {
         drop(api);
         running.stop().await;
     }
+}
+
+/// Admission with a bug: it panics on one name.
+struct Buggy;
+
+impl Admission for Buggy {
+    fn decode_error(&self, rt: &ResourceType, object: &Value) -> Option<FieldError> {
+        BuiltinAdmission.decode_error(rt, object)
+    }
+
+    fn unknown_fields(&self, rt: &ResourceType, object: &Value) -> Vec<String> {
+        BuiltinAdmission.unknown_fields(rt, object)
+    }
+
+    fn default(&self, rt: &ResourceType, object: &mut Value) {
+        BuiltinAdmission.default(rt, object);
+    }
+
+    fn validate(
+        &self,
+        rt: &ResourceType,
+        old: Option<&Value>,
+        new: &Value,
+    ) -> Result<Vec<String>, Vec<FieldError>> {
+        assert!(new["metadata"]["name"] != "boom", "a bug");
+        BuiltinAdmission.validate(rt, old, new)
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_for_one_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = ServerConfig::new(directory.path());
+    config.admission = std::sync::Arc::new(Buggy);
+    config.controllers = None;
+    let running = Server::start(config).await.unwrap();
+    let api = running.api.with_identity(Identity::admin());
+    let error = api.call("POST", MAPS, Some(&config_map("boom", ""))).await.unwrap_err();
+    assert_eq!((error.code.as_u16(), error.reason), (500, "InternalError"));
+    assert!(!error.message.contains("a bug"), "nothing internal: {error}");
+    api.call("POST", MAPS, Some(&config_map("fine", ""))).await.unwrap();
 }

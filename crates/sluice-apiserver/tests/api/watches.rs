@@ -185,3 +185,48 @@ async fn a_slow_watcher_delays_nobody() {
     server.running.shutdown.cancel();
     assert!(slow.next().await.is_none(), "stopping ends watches");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_watchers_see_every_write_of_many_writers() {
+    const WATCHERS: usize = 100;
+    const WRITERS: usize = 40;
+    const EACH: usize = 25;
+    let server = start().await;
+    let api = server.admin();
+    let mut watchers = Vec::new();
+    for _ in 0..WATCHERS {
+        let mut watch = Watch::open(&api, "").await;
+        watchers.push(tokio::spawn(async move {
+            let mut last = 0;
+            for _ in 0..WRITERS * EACH {
+                let event = watch.next().await.expect("an open stream");
+                let revision: u64 = rv(&event["object"]).parse().unwrap();
+                assert!(revision > last, "in order");
+                last = revision;
+            }
+        }));
+    }
+    let started = std::time::Instant::now();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|w| {
+            let api = api.clone();
+            tokio::spawn(async move {
+                for i in 0..EACH {
+                    api.call("POST", MAPS, Some(&config_map(&format!("w{w}-{i}"), "v"))).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for w in writers {
+        w.await.unwrap();
+    }
+    let written = started.elapsed();
+    for w in watchers {
+        w.await.unwrap();
+    }
+    println!(
+        "{} durable writes in {written:?}; {WATCHERS} watchers had them all after {:?}",
+        WRITERS * EACH,
+        started.elapsed()
+    );
+}
