@@ -342,7 +342,9 @@ impl Core {
     }
 
     fn sweep(&mut self) {
-        match sluice_dataplane::revoke(&mut self.conntrack, self.engine.plan()) {
+        // flows that the node itself sends are not policed, from whichever of its addresses
+        let local = self.network.local_addresses();
+        match sluice_dataplane::revoke_beside(&mut self.conntrack, self.engine.plan(), &local) {
             Ok(revoked) if revoked.cut > 0 => {
                 tracing::info!(
                     judged = revoked.judged,

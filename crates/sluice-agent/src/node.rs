@@ -1,6 +1,6 @@
 //! The node's network: attachments, overlay, masquerade and, in the lab, Service addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -234,6 +234,17 @@ impl NodeNetwork {
     pub(crate) fn detach(&self, request: &DetachRequest) -> Result<Option<AttachmentId>, NetworkError> {
         let id = attachment_id(&request.container_id, &request.interface)?;
         Ok(self.network.detach(&id)?.map(|d| d.reservation.attachment))
+    }
+
+    /// Every address of the node's own namespace.
+    pub(crate) fn local_addresses(&mut self) -> HashSet<IpAddr> {
+        match route::addresses(&mut self.route) {
+            Ok(addresses) => addresses.into_iter().map(|a| a.addr).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "the node's addresses cannot be read");
+                HashSet::new()
+            }
+        }
     }
 
     /// The interface that holds one of the node's own addresses, and its addresses.

@@ -69,9 +69,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn init_logging(verbose: u8) {
     let default = match verbose {
-        0 => "sluice=warn,sluice_agent=warn,sluice_lab=warn,sluice_apiserver=warn,error",
-        1 => "info",
-        _ => "debug",
+        0 => "warn,kube_client=off",
+        1 => "info,kube_client=warn",
+        _ => "debug,hyper=info,rustls=info,h2=info,tower=info",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| default.into());
     tracing_subscriber::fmt()

@@ -36,7 +36,7 @@ pub(crate) struct Stage {
     /// The addresses of the host outside the cluster.
     pub(crate) outside: Vec<IpAddr>,
     pub(crate) vantage: Arc<LabVantage>,
-    // In the order in which they are to end: the pods, the API, the namespaces.
+    // In the order in which they are to end: the pods, the agents, the API, the namespaces.
     kubelet: Kubelet,
     api: Running,
     lab: Arc<Lab>,
@@ -92,7 +92,8 @@ impl Stage {
         let config = LabConfig { nodes: usize::from(nodes), ..LabConfig::default() };
         let lab = Arc::new(tokio::task::spawn_blocking(move || Lab::start(&config)).await??);
         // the lab's nodes say their pod CIDRs themselves, so the controllers need no ranges
-        let server = ServerConfig { controllers: Some(Vec::new()), ..ServerConfig::new(lab.state().join("api")) };
+        let server =
+            ServerConfig { controllers: Some(Vec::new()), ..ServerConfig::new(lab.state().join("api")) };
         let api = Server::start(server).await?;
         start_agents(&lab, &api)?;
         let client = sluice_cluster::client_from_kubeconfig(Some(&api.kubeconfig)).await?;
@@ -113,6 +114,9 @@ impl Stage {
     /// Ends the lab and waits until nothing of it is left.
     pub(crate) async fn end(self) {
         self.kubelet.shutdown().await;
+        for node in &self.nodes {
+            self.lab.kill_agent(&node.name);
+        }
         self.api.stop().await;
         drop(self.vantage);
         // namespaces take the kernel some ten milliseconds to end

@@ -61,7 +61,7 @@ async fn play(command: &Demo, began: Instant) -> anyhow::Result<(Outcome, Stage)
         stage.apply(text).await?;
     }
     progress.say("waiting for the pods");
-    programming.pods_ready(6).await?;
+    programming.pods_ready(5).await?;
     let started = began.elapsed();
     let claims = claims()?;
     let mut reports = Vec::new();
