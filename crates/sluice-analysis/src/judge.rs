@@ -2,7 +2,8 @@
 //!
 //! Ends that no policy can tell apart are judged once: pods are grouped by what applies to them and by their class as a peer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use sluice_addr::{Family, Flow};
 use sluice_model::ObjectDelta;
@@ -12,7 +13,7 @@ use sluice_report::{ClaimResult, ClaimState};
 use crate::claim::{Claim, Expectation};
 use crate::ends::{destinations, is_member, sources};
 use crate::future;
-use crate::passage::{encapsulation, not_judged};
+use crate::passage::{Passage, not_judged};
 use crate::portability::depends_on;
 use crate::reason::{Causes, admission, because, denials};
 use crate::snapshot::{Place, Snapshot};
@@ -108,9 +109,11 @@ fn grouped<'p>(snapshot: &Snapshot, claim: &Claim, places: &'p [Place]) -> BTree
 
 /// A group of pods, cut by whether they run on the node that owns the other end: the law tells these apart (semantics 1.5).
 fn cut<'p>(snapshot: &Snapshot, pods: &[&'p Place], other: &[&Place]) -> Vec<Vec<&'p Place>> {
-    let node = other.first().and_then(|place| snapshot.plan().nodes.get(&place.address));
+    let Some(node) = other.first().and_then(|place| snapshot.plan().nodes.get(&place.address)) else {
+        return vec![pods.to_vec()];
+    };
     let (own, rest): (Vec<&Place>, Vec<&Place>) = pods.iter().copied().partition(|place| {
-        node.is_some() && snapshot.owners_of(place.address).iter().any(|owner| owner.node.as_ref() == node)
+        snapshot.owners_of(place.address).iter().any(|owner| owner.node.as_ref() == Some(node))
     });
     [own, rest].into_iter().filter(|part| !part.is_empty()).collect()
 }
@@ -120,82 +123,103 @@ fn judge_family(snapshot: &Snapshot, claim: &Claim, family: Family, tally: &mut 
     let sources = sources(snapshot, claim, family, &targets);
     let sources = grouped(snapshot, claim, &sources);
     let targets = grouped(snapshot, claim, &targets);
-    let question = Question::new(claim, family);
+    let mut question = Question::new(claim, family);
     for from in sources.values() {
         for (kind, to) in &targets {
             for from in cut(snapshot, from, to) {
                 for to in cut(snapshot, to, &from) {
-                    judge_pair(snapshot, claim, &question, &from, &to, kind.target, tally);
+                    let ends = Ends { sources: &from, targets: &to, are_meant: kind.target };
+                    judge_pair(snapshot, &mut question, ends, tally);
                 }
             }
         }
     }
 }
 
-/// The connections that a claim is about.
-struct Question {
-    family: Family,
+/// The connections that a claim is about, of one family.
+struct Question<'c> {
+    claim: &'c Claim,
     listed: TransportSet,
     /// Everything listed that opens a connection which policy judges.
     asked: TransportSet,
-    /// Does the claim list nothing, so that it means what policy can decide?
-    whole: bool,
     not_judged: TransportSet,
+    /// Answers by what decides: many pairs share a passage.
+    known: HashMap<Passage, Rc<Answer>>,
 }
 
-impl Question {
-    fn new(claim: &Claim, family: Family) -> Self {
+/// What a passage says to a question.
+struct Answer {
+    /// What is asked and allowed, and what is asked and denied.
+    good: TransportSet,
+    denied: TransportSet,
+    /// What is allowed beyond the listed.
+    more: TransportSet,
+}
+
+impl<'c> Question<'c> {
+    fn new(claim: &'c Claim, family: Family) -> Self {
         let (listed, not_judged) = (claim.listed(family), not_judged(family));
         let asked = listed.subtract(&not_judged);
-        Question { family, listed, asked, whole: claim.ports.is_empty(), not_judged }
+        Question { claim, listed, asked, not_judged, known: HashMap::new() }
+    }
+
+    fn answer(&mut self, snapshot: &Snapshot, from: &Place, to: &Place) -> Rc<Answer> {
+        let passage = snapshot.passage(from.address, to.address);
+        if let Some(known) = self.known.get(&passage) {
+            return known.clone();
+        }
+        let allowed = snapshot.allowed_on(&passage);
+        // pods never send encapsulated packets, whatever policies say (semantics 1.7); a claim that lists nothing is not
+        // about them
+        let asked = match passage.encapsulation().filter(|_| self.claim.ports.is_empty()) {
+            Some(dropped) => self.asked.subtract(&dropped),
+            None => self.asked.clone(),
+        };
+        let answer = Rc::new(Answer {
+            good: allowed.intersect(&asked),
+            denied: asked.subtract(&allowed),
+            more: allowed.subtract(&self.listed).subtract(&self.not_judged),
+        });
+        self.known.insert(passage, answer.clone());
+        answer
     }
 }
 
-fn judge_pair(
-    snapshot: &Snapshot,
-    claim: &Claim,
-    question: &Question,
-    sources: &[&Place],
-    targets: &[&Place],
-    is_target: bool,
-    tally: &mut Tally,
-) {
-    let pair = targets.iter().find_map(|to| Some((*sources.iter().find(|from| are_pair(from, to))?, *to)));
+/// Ends of which every pair is judged alike.
+#[derive(Clone, Copy)]
+struct Ends<'e> {
+    sources: &'e [&'e Place],
+    targets: &'e [&'e Place],
+    /// Are the targets members of the claim's `to`?
+    are_meant: bool,
+}
+
+fn judge_pair(snapshot: &Snapshot, question: &mut Question<'_>, ends: Ends<'_>, tally: &mut Tally) {
+    let pair =
+        ends.targets.iter().find_map(|to| Some((*ends.sources.iter().find(|from| are_pair(from, to))?, *to)));
     let Some((from, to)) = pair else { return };
     tally.any_pair = true;
-    let allowed = snapshot.allowed(from, to);
-    // pods never send encapsulated packets, whatever policies say (semantics 1.7); a claim is about them only if it names them
-    let asked = match question.whole && from.pod.is_some() {
-        true => {
-            let to_node = snapshot.plan().nodes.contains_key(&to.address);
-            question.asked.subtract(&encapsulation(question.family, to_node))
-        }
-        false => question.asked.clone(),
+    let answer = question.answer(snapshot, from, to);
+    let show = |slot: &mut Option<Shown>, set: &TransportSet, allowed| {
+        note(slot, snapshot, ends.sources, ends.targets, set, allowed);
     };
-    let good = allowed.intersect(&asked);
-    let denied = asked.subtract(&allowed);
-    note(&mut tally.allowed, snapshot, sources, targets, &good, true);
+    show(&mut tally.allowed, &answer.good, true);
+    match question.claim.expect {
+        Expectation::Allow => show(&mut tally.denied, &answer.denied, false),
+        Expectation::Deny => show(&mut tally.beyond, &answer.good, true),
+        Expectation::AllowOnly => show(&mut tally.beyond, &answer.more, true),
+        Expectation::ReachOnly if !ends.are_meant => show(&mut tally.beyond, &answer.good, true),
+        Expectation::ReachOnly => {}
+    }
     let example = |set: &TransportSet| {
         let transport = set.example(snapshot.preferred_ports())?;
         Some(Flow { source: from.address, destination: to.address, transport })
     };
-    if let Some(flow) = example(&denied) {
-        tally.denials.add(denials(snapshot, &flow));
+    if let Some(flow) = example(&answer.denied) {
+        tally.denials.add(|| denials(snapshot, &flow));
     }
-    if let Some(flow) = example(&good) {
-        tally.admissions.add(vec![admission(snapshot, &flow)]);
-    }
-    match claim.expect {
-        Expectation::Allow => note(&mut tally.denied, snapshot, sources, targets, &denied, false),
-        Expectation::Deny => note(&mut tally.beyond, snapshot, sources, targets, &good, true),
-        Expectation::AllowOnly => {
-            let more = allowed.subtract(&question.listed).subtract(&question.not_judged);
-            note(&mut tally.beyond, snapshot, sources, targets, &more, true);
-        }
-        Expectation::ReachOnly if !is_target => {
-            note(&mut tally.beyond, snapshot, sources, targets, &good, true);
-        }
-        Expectation::ReachOnly => {}
+    if let Some(flow) = example(&answer.good) {
+        tally.admissions.add(|| vec![admission(snapshot, &flow)]);
     }
 }
 

@@ -6,7 +6,9 @@
 //!
 //! A [`Snapshot`] holds the objects and their plan with every pod as a local endpoint. Questions are answered on classes: the
 //! connections allowed between two addresses are the intersection of two port functions, as exact sets ([`TransportSet`]),
-//! never by trying ports. Every answer that something is or is not allowed can name one packet that shows it.
+//! never by trying ports. Ends that no policy can tell apart are judged once. Every answer that something is or is not
+//! allowed can name one packet that shows it; [`judge_claim`] also says on which points other enforcers would differ, and
+//! speaks of pods that do not exist yet.
 //!
 //! Invariants: no kernel, no IO, no Kubernetes types (checked by `cargo xtask tidy`); analysis returns values and says what
 //! is missing, it does not fail.

@@ -58,8 +58,11 @@ impl Snapshot {
     /// What is allowed from one address to another: both legs together (semantics 1.2) and the packets that have a rule of
     /// their own (1.7), in default circumstances.
     pub fn allowed(&self, from: &Place, to: &Place) -> Arc<TransportSet> {
-        let passage = self.passage(from.address, to.address);
-        if let Some(known) = lock(&self.memo.passages).get(&passage) {
+        self.allowed_on(&self.passage(from.address, to.address))
+    }
+
+    pub(crate) fn allowed_on(&self, passage: &Passage) -> Arc<TransportSet> {
+        if let Some(known) = lock(&self.memo.passages).get(passage) {
             return known.clone();
         }
         let family = passage.family;
@@ -72,7 +75,7 @@ impl Snapshot {
             allowed = allowed.union(&always).subtract(&never);
         }
         let allowed = Arc::new(allowed);
-        lock(&self.memo.passages).insert(passage, allowed.clone());
+        lock(&self.memo.passages).insert(passage.clone(), allowed.clone());
         allowed
     }
 
@@ -188,6 +191,13 @@ impl LegWord<'_> {
     }
 }
 
+impl Passage {
+    /// The packets that are dropped before policy, where a pod sends.
+    pub(crate) fn encapsulation(&self) -> Option<TransportSet> {
+        self.own_rules.map(|own| encapsulation(self.family, own.to_node))
+    }
+}
+
 /// Packets that are no new connection or have a rule of their own whatever policies say (semantics 1.7): neighbour and
 /// listener discovery, router messages, and errors that quote another flow.
 pub(crate) fn not_judged(family: Family) -> TransportSet {
@@ -207,7 +217,7 @@ fn errors(family: Family) -> TransportSet {
 }
 
 /// What is dropped before policy where a pod sends (semantics 1.7): IPIP, and the overlay's ports to nodes.
-pub(crate) fn encapsulation(family: Family, to_node: bool) -> TransportSet {
+fn encapsulation(family: Family, to_node: bool) -> TransportSet {
     let ipip = TransportSet::of(family, Protocol(4), None);
     if !to_node {
         return ipip;

@@ -80,10 +80,10 @@ fn clause(word: &LegWord<'_>) -> String {
 pub(crate) struct Causes(BTreeSet<Vec<String>>);
 
 impl Causes {
-    /// A connection that has any of these causes.
-    pub(crate) fn add(&mut self, alternatives: Vec<String>) {
+    /// A connection that has any of these causes. They are asked for only while there is room.
+    pub(crate) fn add(&mut self, alternatives: impl FnOnce() -> Vec<String>) {
         if self.0.len() < KEPT {
-            self.0.insert(alternatives);
+            self.0.insert(alternatives());
         }
     }
 
