@@ -93,7 +93,7 @@ impl Manifest {
         let text =
             |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-        let spec = PodSpec::deserialize(pod.get("spec").unwrap_or(&Value::Null))
+        let spec = PodSpec::deserialize(without_nulls(pod.get("spec").unwrap_or(&Value::Null)))
             .map_err(|error| LabError::Invalid(format!("pod {namespace}/{name}: {error}")))?;
         let metadata = pod.get("metadata").cloned().unwrap_or_default();
         Ok(Self { namespace, name, uid: text("/metadata/uid"), metadata, spec })
@@ -146,6 +146,18 @@ impl Container {
     }
 }
 
+/// To the API an explicit null is an absent field.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let given = fields.iter().filter(|(_, field)| !field.is_null());
+            given.map(|(name, field)| (name.clone(), without_nulls(field))).collect()
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
+}
+
 /// Replaces `$(NAME)` by variables that are known, `$$` by `$`, and leaves the rest (Kubernetes: "dependent
 /// environment variables").
 pub(crate) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
@@ -193,7 +205,7 @@ mod tests {
     fn a_pod_is_read_and_its_fields_are_found() {
         let pod = serde_json::json!({
             "metadata": {"name": "a", "namespace": "n", "uid": "u", "labels": {"app": "x"}},
-            "spec": {"nodeName": "node-1", "hostname": "h", "unknown": {"a": 1}, "restartPolicy": "Never",
+            "spec": {"nodeName": "node-1", "hostname": "h", "unknown": {"a": 1}, "volumes": null, "restartPolicy": "Never",
                 "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]},
         });
         let manifest = Manifest::read(&pod).unwrap();

@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::watcher;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice_apiserver::status::Status;
 use tokio::task::JoinHandle;
 
@@ -175,6 +175,11 @@ impl Kubelet {
         }
     }
 
+    /// Ends a task together with the pods.
+    pub(crate) fn keep(&self, task: JoinHandle<()>) {
+        lock(&self.tasks).push(task);
+    }
+
     async fn watch(self) {
         let api: Api<DynamicObject> = Api::all_with(self.shared.client.clone(), &pod_resource());
         let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
@@ -239,7 +244,7 @@ impl Kubelet {
                 let manifest = match Manifest::read(pod) {
                     Ok(manifest) => manifest,
                     Err(error) => {
-                        tracing::error!(%error, "pod not understood");
+                        self.reject(pod, &error);
                         return;
                     }
                 };
@@ -259,6 +264,20 @@ impl Kubelet {
         if let Some(order) = order {
             known.stop(order);
         }
+    }
+
+    /// Says in the pod's status why it cannot run here.
+    fn reject(&self, pod: &Value, error: &LabError) {
+        let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (namespace, name) = (text("/metadata/namespace").to_owned(), text("/metadata/name").to_owned());
+        let status = json!({"phase": "Failed", "reason": "NotUnderstood", "message": error.to_string()});
+        let patch = Patch::Merge(json!({"metadata": {"uid": text("/metadata/uid")}, "status": status}));
+        let api = self.shared.pods(&namespace);
+        tokio::spawn(async move {
+            if let Err(error) = api.patch_status(&name, &PatchParams::default(), &patch).await {
+                tracing::warn!(pod = %format!("{namespace}/{name}"), %error, "rejection not written");
+            }
+        });
     }
 
     fn pod(&self, uid: &str, namespace: &str, name: &str) -> Result<Arc<Pod>, Status> {

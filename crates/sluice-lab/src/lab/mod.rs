@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
 use sluice_agent::AttachSocket;
-use tokio::task::JoinHandle;
 
 use self::children::Children;
 use self::underlay::Underlay;
@@ -120,7 +119,6 @@ impl Default for ClusterConfig {
 #[derive(Debug)]
 pub struct Lab {
     // In the order in which they are to end.
-    tasks: Mutex<Vec<JoinHandle<()>>>,
     children: Mutex<Children>,
     nodes: Vec<LabNode>,
     outside: Option<OutsideConfig>,
@@ -196,7 +194,7 @@ impl Lab {
         }
         let children = Mutex::new(Children::new()?);
         let outside = config.outside.clone();
-        Ok(Self { tasks: Mutex::default(), children, nodes, outside, enclave, state })
+        Ok(Self { children, nodes, outside, enclave, state })
     }
 
     /// The lab's namespaces: sockets in a node's are opened by the node's name, in a pod's by `pod-<uid>`, in the
@@ -285,9 +283,8 @@ impl Lab {
     ) -> Result<Kubelet, LabError> {
         let zone = self.state.directory("zone")?;
         let names = DnsConfig { domain: cluster.domain.clone(), ..cluster.names };
-        let keeper = tokio::spawn(dns_zone::keep(client.clone(), zone.clone(), names));
-        lock(&self.tasks).push(keeper);
-        Kubelet::start(KubeletConfig {
+        let keeper = dns_zone::keep(client.clone(), zone.clone(), names);
+        let kubelet = Kubelet::start(KubeletConfig {
             client,
             enclave: Arc::clone(&self.enclave),
             nodes,
@@ -297,15 +294,9 @@ impl Lab {
             dns: cluster.dns,
             api_service: cluster.api_service,
         })
-        .await
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for task in lock(&self.tasks).drain(..) {
-            task.abort();
-        }
+        .await?;
+        kubelet.keep(tokio::spawn(keeper));
+        Ok(kubelet)
     }
 }
 

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod enclave;
+mod lab;
+mod pods;
 mod sandbox;
 mod support;
 
@@ -31,6 +33,13 @@ const CASES: &[Case] = &[
     ("signals_arrive_and_groups_die", sandbox::signals_arrive_and_groups_die),
     ("volumes_are_where_the_manifest_says", sandbox::volumes_are_where_the_manifest_says),
     ("removing_a_sandbox_ends_everything_in_it", sandbox::removing_a_sandbox_ends_everything_in_it),
+    ("nodes_reach_each_other_and_the_outside", lab::nodes_reach_each_other_and_the_outside),
+    ("two_labs_do_not_disturb_each_other", lab::two_labs_do_not_disturb_each_other),
+    ("agents_die_with_the_lab", lab::agents_die_with_the_lab),
+    ("a_pod_runs_and_says_so", pods::a_pod_runs_and_says_so),
+    ("a_deleted_pod_ends_in_order", pods::a_deleted_pod_ends_in_order),
+    ("containers_follow_the_restart_policy", pods::containers_follow_the_restart_policy),
+    ("built_in_images_are_what_they_say", pods::built_in_images_are_what_they_say),
 ];
 
 fn main() {
@@ -39,10 +48,14 @@ fn main() {
     if arguments.first().is_some_and(|first| first == "victim") {
         enclave::victim();
     }
+    if arguments.first().is_some_and(|first| first == "lab-victim") {
+        lab::victim();
+    }
     if arguments.iter().any(|argument| argument == "--list") {
         CASES.iter().for_each(|(name, _)| println!("{name}: test"));
         return;
     }
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     let mut failed = Vec::new();
     let user = if rustix::process::geteuid().is_root() { "root" } else { "user" };
