@@ -230,12 +230,17 @@ impl Flight {
             }
             Kind::Echo { v6, id } => {
                 let mut buffer = [0u8; 1500];
-                match rustix::net::recv(&self.socket, &mut buffer, RecvFlags::empty()) {
-                    Ok((length, _)) if packet::is_echo_reply(v6, id, &buffer[..length.min(buffer.len())]) => {
-                        self.finish(start, true);
+                // a raw socket gets every ICMP packet of its namespace; the reply may stand behind others
+                loop {
+                    match rustix::net::recv(&self.socket, &mut buffer, RecvFlags::empty()) {
+                        Ok((length, _)) => {
+                            if packet::is_echo_reply(v6, id, &buffer[..length.min(buffer.len())]) {
+                                return self.finish(start, true);
+                            }
+                        }
+                        Err(Errno::AGAIN | Errno::INTR) => return,
+                        Err(_) => return self.finish(start, false),
                     }
-                    Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-                    Err(_) => self.finish(start, false),
                 }
             }
         }

@@ -184,20 +184,21 @@ impl Stage {
         Ok(Socket::adopt(fd, Protocol::Netfilter)?)
     }
 
-    /// Removes one element from the ingress dispatch of the first node that has one, as a careless hand would.
-    pub(crate) fn remove_an_element(&self) -> anyhow::Result<()> {
+    /// Removes a pod's address from the egress dispatch of its node, as a careless hand would.
+    pub(crate) async fn remove_an_element(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
+        let address = self.pod_address(namespace, pod).await?;
+        let map = sluice_dataplane::layout::EGRESS[usize::from(address.is_ipv6())];
+        let key = nft::SetKey::one(address);
         for node in &self.nodes {
             let Some(table) = self.read_table(&node.name)? else { continue };
-            let map = sluice_dataplane::layout::INGRESS[0];
-            let Some(set) = table.sets.get(map) else { continue };
-            let Some(key) = set.elements.keys().next() else { continue };
+            let Some(set) = table.sets.get(map).filter(|s| s.elements.contains_key(&key)) else { continue };
             let mut transaction = nft::Transaction::new(table.family, table.name.as_str());
-            transaction.remove_elements(map, set, [key.clone()]);
+            transaction.remove_elements(map, set, [key]);
             nft::apply(&mut self.netfilter(&node.name)?, &transaction)?;
-            eprintln!("removed {key:?} from map {map} of {} by hand", node.name);
+            eprintln!("removed {address} from map {map} of {} by hand", node.name);
             return Ok(());
         }
-        bail!("no node has an element to remove")
+        bail!("no node has {address} in map {map}")
     }
 
     /// The IPv4 address of a pod.

@@ -73,7 +73,7 @@ async fn play(command: &Demo, began: Instant) -> anyhow::Result<(Outcome, Stage)
         programming.switch(&stage, &in_force, variant.policies).await?;
         in_force = variant.policies.to_vec();
         if command.sabotage && index == 1 {
-            stage.remove_an_element()?;
+            stage.remove_an_element("isolated-ns", "debian-pod-1").await?;
         }
         let judged = judge(&stage, &claims, index).await;
         reports.extend(judged.with_context(|| format!("situation {}", variant.name))?);

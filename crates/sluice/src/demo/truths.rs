@@ -99,19 +99,29 @@ pub(crate) fn observe(
         }
         needed.push(names);
     }
-    let answers = sluice_prove::send(vantage, &requests, TIMEOUT)?;
+    // who should drop what, by the tables
+    let mut blamed: Vec<Option<(String, String)>> = Vec::with_capacity(samples.len());
+    for sample in samples {
+        let (ruling, node) = before.ruling(&sample.flow)?;
+        blamed.push(node.zip(ruling.causes.last().cloned()));
+    }
+    let mut answers = sluice_prove::send(vantage, &requests, TIMEOUT)?;
+    // A busy machine may lose or delay a packet: what nothing drops, and every control, is asked once more.
+    let dropped = |index: usize| blamed.get(index).is_some_and(Option::is_some);
+    let again: Vec<usize> = (0..requests.len()).filter(|i| !answers[*i].answered && !dropped(*i)).collect();
+    if !again.is_empty() {
+        let repeated: Vec<Request> = again.iter().map(|i| requests[*i].clone()).collect();
+        for (index, answer) in again.iter().zip(sluice_prove::send(vantage, &repeated, 2 * TIMEOUT)?) {
+            answers[*index] = answer;
+        }
+    }
     let after = after()?.drops();
     let earlier = before.drops();
-    // who should have dropped what, by the tables
-    let mut blamed: Vec<Option<(String, String)>> = Vec::new();
     let mut demand: BTreeMap<(String, String), u64> = BTreeMap::new();
-    for (sample, answer) in samples.iter().zip(&answers) {
-        let (ruling, node) = before.ruling(&sample.flow)?;
-        let blame = node.zip(ruling.causes.last().cloned());
-        if let (false, Some(key)) = (answer.answered, &blame) {
+    for (blame, answer) in blamed.iter().zip(&answers) {
+        if let (false, Some(key)) = (answer.answered, blame) {
             *demand.entry(key.clone()).or_default() += 1;
         }
-        blamed.push(blame);
     }
     let rise = |key: &(String, String)| {
         after.get(key).copied().unwrap_or(0).saturating_sub(earlier.get(key).copied().unwrap_or(0))

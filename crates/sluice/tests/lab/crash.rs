@@ -42,6 +42,9 @@ fn a_killed_agent_changes_no_verdict() {
     let own = sluice().display().to_string();
     let address = eventually(Duration::from_secs(30), || {
         let pods = lab.succeed(&own, &["get", "pods", "-n", "isolated-ns", "-o", "wide"]);
+        if pods.matches("Running").count() < 2 {
+            return None;
+        }
         let row = pods.lines().find(|l| l.starts_with("debian-pod-1") && l.contains("Running"))?.to_owned();
         row.split_whitespace().find(|c| c.starts_with("10.42.")).map(str::to_owned)
     })

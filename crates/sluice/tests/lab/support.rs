@@ -7,26 +7,26 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program under test.
-pub fn sluice() -> PathBuf {
+pub(crate) fn sluice() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_sluice"))
 }
 
 /// The root of the project.
-pub fn project() -> PathBuf {
+pub(crate) fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("two folders above").to_owned()
 }
 
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Is a program on the PATH?
-pub fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|p| p.join(program).is_file())
 }
 
 /// Why a lab cannot run here, if it cannot.
-pub fn no_lab() -> Option<String> {
+pub(crate) fn no_lab() -> Option<String> {
     if is_root() {
         return None;
     }
@@ -38,23 +38,23 @@ pub fn no_lab() -> Option<String> {
 }
 
 /// Says that a test did not run, and why.
-pub fn ignored(reason: &str) {
+pub(crate) fn ignored(reason: &str) {
     println!("ignored ({reason})");
 }
 
 /// Runs the binary to its end.
-pub fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     Command::new(sluice()).args(arguments).current_dir(project()).output().expect("the binary runs")
 }
 
 /// A copy of the binary that an ordinary user can read, wherever the tree lies.
-pub struct ForEverybody {
+pub(crate) struct ForEverybody {
     _folder: tempfile::TempDir,
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
 }
 
 impl ForEverybody {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder =
             tempfile::Builder::new().prefix("sluice-test").tempdir_in("/tmp").expect("a folder in /tmp");
         let program = folder.path().join("sluice");
@@ -66,7 +66,7 @@ impl ForEverybody {
     }
 
     /// The command as user `nobody`.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&self.program);
         command.current_dir("/").env_remove("XDG_RUNTIME_DIR").env("HOME", "/nonexistent");
@@ -75,13 +75,13 @@ impl ForEverybody {
 }
 
 /// A lab of `sluice up`, ended when dropped.
-pub struct Up {
-    pub child: Child,
-    pub kubeconfig: PathBuf,
+pub(crate) struct Up {
+    pub(crate) child: Child,
+    pub(crate) kubeconfig: PathBuf,
 }
 
 impl Up {
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(sluice())
             .arg("up")
             .args(arguments)
@@ -98,7 +98,7 @@ impl Up {
     }
 
     /// A command that talks to this lab.
-    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).env("KUBECONFIG", &self.kubeconfig).current_dir(project());
         command.env_remove("CLICOLOR_FORCE");
@@ -106,7 +106,7 @@ impl Up {
     }
 
     /// Runs a command that must succeed; its output.
-    pub fn succeed(&self, program: &str, arguments: &[&str]) -> String {
+    pub(crate) fn succeed(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.command(program, arguments).output().expect("it runs");
         assert!(
             output.status.success(),
@@ -118,7 +118,7 @@ impl Up {
     }
 
     /// Ends the lab by SIGINT and waits.
-    pub fn interrupt(mut self) {
+    pub(crate) fn interrupt(mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
         self.child.wait().expect("its end");
@@ -136,7 +136,7 @@ impl Drop for Up {
 }
 
 /// Asks again until `ask` says something, at most `limit` long.
-pub fn eventually<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn eventually<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {
@@ -152,7 +152,7 @@ pub fn eventually<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Opt
 }
 
 /// The processes whose command line holds a text.
-pub fn processes_with(text: &str) -> Vec<u32> {
+pub(crate) fn processes_with(text: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
