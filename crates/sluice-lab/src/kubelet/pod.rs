@@ -100,7 +100,7 @@ impl Pod {
 
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut PodState) -> T) -> T {
         let result = change(&mut self.lock());
-        let _ = self.changed.send_replace(());
+        self.changed.send_replace(());
         result
     }
 

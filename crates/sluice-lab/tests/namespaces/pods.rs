@@ -171,8 +171,8 @@ impl Stage {
 }
 
 fn condition(status: &Value, kind: &str) -> String {
-    let conditions = status["conditions"].as_array().into_iter().flatten();
-    let found = conditions.filter(|condition| condition["type"] == kind).last();
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    let found = conditions.rfind(|condition| condition["type"] == kind);
     found.and_then(|condition| condition["status"].as_str()).unwrap_or_default().to_owned()
 }
 
