@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Context;
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use sluice_model::PodKey;
 use sluice_prove::{Spot, Vantage};
 
@@ -27,7 +27,9 @@ impl LiveConnection {
         let connect = || -> anyhow::Result<TcpStream> {
             let spot = Spot::Pod(PodKey::new("isolated-ns", "debian-pod-1"));
             let socket = stage.vantage.socket(&spot, AddressFamily::INET, SocketType::STREAM, None)?;
-            rustix::net::connect(&socket, &SocketAddr::new(server, 8080))?;
+            // the kernel bounds connect by the send timeout
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(TIMEOUT))?;
+            rustix::net::connect(&socket, &SocketAddr::new(server, 8080)).context("it cannot be opened")?;
             let stream = TcpStream::from(socket);
             stream.set_read_timeout(Some(TIMEOUT))?;
             Ok(stream)
@@ -41,7 +43,7 @@ impl LiveConnection {
     }
 
     /// After the change: does the connection that was open still answer?
-    pub(crate) fn is_cut(self) -> (String, bool) {
+    pub(crate) fn outcome(self) -> (String, bool) {
         let answered = tokio::task::block_in_place(|| answers(self.kept));
         let sentence = if answered {
             "the connection that was open when A + B came into force STILL ANSWERS"

@@ -79,8 +79,11 @@ async fn play(command: &Demo, began: Instant) -> anyhow::Result<(Outcome, Stage)
         reports.extend(judged.with_context(|| format!("situation {}", variant.name))?);
         // A connection that situation "A" allows and "A + B" does not: to the server's ingress.
         match index {
-            1 => live = Some(LiveConnection::open(&stage).await?),
-            2 => shown.extend(live.take().map(LiveConnection::is_cut)),
+            1 => match LiveConnection::open(&stage).await {
+                Ok(connection) => live = Some(connection),
+                Err(error) => shown.push((format!("{error:#}"), false)),
+            },
+            2 => shown.extend(live.take().map(LiveConnection::outcome)),
             _ => {}
         }
     }
