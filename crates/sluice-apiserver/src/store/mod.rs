@@ -317,6 +317,7 @@ struct Group {
     latest: HashMap<Key, Option<Arc<Object>>>,
     changes: Vec<Arc<Change>>,
     answers: Vec<(Reply, Vec<Arc<Object>>)>,
+    conflicts: Vec<(Reply, Key)>,
 }
 
 impl<D: Disk> Writer<D> {
@@ -347,7 +348,8 @@ impl<D: Disk> Writer<D> {
             .chain(batch.writes.iter().map(|w| (&w.key, w.expected)));
         for (key, expected) in expectations {
             if current(group, key).map(|o| o.revision) != expected {
-                let _ = reply.send(Err(StoreError::Conflict { key: key.clone() }));
+                // answered with the group: who reads again at once must see what it lost against
+                group.conflicts.push((reply, key.clone()));
                 return;
             }
         }
@@ -391,6 +393,9 @@ impl<D: Disk> Writer<D> {
             for (reply, _) in group.answers {
                 let _ = reply.send(Err(StoreError::Write(note.clone())));
             }
+            for (reply, _) in group.conflicts {
+                let _ = reply.send(Err(StoreError::Write(note.clone())));
+            }
             return;
         }
         if !group.changes.is_empty() {
@@ -402,6 +407,9 @@ impl<D: Disk> Writer<D> {
         }
         for (reply, results) in group.answers {
             let _ = reply.send(Ok(results));
+        }
+        for (reply, key) in group.conflicts {
+            let _ = reply.send(Err(StoreError::Conflict { key }));
         }
     }
 }

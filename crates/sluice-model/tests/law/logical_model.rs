@@ -158,7 +158,7 @@ fn labels_that_selectors_see() {
         ("projectcalico.org/serviceaccount == 'robot'", "ALLOW", "DENY", "DENY"),
         ("pcns.env == 'prod'", "ALLOW", "ALLOW", "DENY"),
         ("pcns.env == 'dev'", "DENY", "DENY", "DENY"),
-        ("has(pcns.pcns.forged)", "ALLOW", "ALLOW", "DENY"),
+        ("has(pcns.pcns.forged)", "DENY", "DENY", "DENY"),
         ("pcns.projectcalico.org/name == 'prod'", "ALLOW", "ALLOW", "DENY"),
         ("pcsa.team == 'core'", "ALLOW", "DENY", "DENY"),
         ("pcsa.team == 'evil'", "DENY", "DENY", "DENY"),

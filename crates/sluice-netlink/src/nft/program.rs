@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::decode::{self, Elements};
 use super::encode::{Encoded, encode, family_number, msg};
 use super::rule::Rule;
-use super::table::{Family, GENERATION_SET, KeyType, Set, SetKey, Table, Value};
+use super::table::{Family, GENERATION_SET, KeyType, Set, SetKey, SetValue, Table, Value};
 use super::transaction::{Applied, Refusal, Transaction};
 use crate::attr::Writer;
 use crate::error::{Errno, Error};
@@ -13,6 +13,8 @@ use crate::socket::{Protocol, Socket};
 
 /// How often a read-back starts again because the ruleset changed between its dumps.
 const READ_ATTEMPTS: usize = 20;
+/// Fewer elements than this come in one piece of a dump.
+const ONE_PIECE: usize = 64;
 
 /// Commits a transaction. A batch is all or nothing; [`Error::Refused`] names every object that the kernel refused.
 ///
@@ -98,8 +100,8 @@ pub fn read_table(socket: &mut Socket, family: Family, name: &str) -> Result<Opt
         for (name_of, mut set) in sets {
             let unknown = matches!(set.key[..], [KeyType::Unknown(_)]);
             if !unknown {
-                match read_elements(socket, family, name, &name_of, &set, &mut generations) {
-                    Ok(elements) => set.elements = elements.finish(&set),
+                match read_settled(socket, family, name, &name_of, &set, &mut generations) {
+                    Ok(elements) => set.elements = elements,
                     Err(error) if error.is_not_found() => continue 'attempt,
                     Err(error) => return Err(error),
                 }
@@ -228,6 +230,32 @@ fn read<T>(
     Ok(found.0)
 }
 
+/// Reads the elements of a set until two reads in a row agree.
+///
+/// The kernel dumps a hash set in pieces and goes on by counting; while the hash table is resized in the background, which goes on for
+/// some milliseconds after many elements were added, a piece can leave elements out without any sign of it.
+fn read_settled(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    name: &str,
+    set: &Set,
+    generations: &mut Vec<u16>,
+) -> Result<BTreeMap<SetKey, SetValue>, Error> {
+    let mut before = read_elements(socket, family, table, name, set, generations)?.finish(set);
+    if set.flags.interval || before.len() < ONE_PIECE {
+        return Ok(before);
+    }
+    for _ in 0..READ_ATTEMPTS {
+        let again = read_elements(socket, family, table, name, set, generations)?.finish(set);
+        if again == before {
+            return Ok(again);
+        }
+        before = again;
+    }
+    Err(Error::Interrupted { operation: format!("read set {name}") })
+}
+
 fn read_elements(
     socket: &mut Socket,
     family: Family,
@@ -274,6 +302,6 @@ pub fn read_set(socket: &mut Socket, family: Family, table: &str, name: &str) ->
         }
     })?;
     let (_, mut set) = found.ok_or_else(|| Error::from_kernel(&operation, Errno::NOENT, None))?;
-    set.elements = read_elements(socket, family, table, name, &set, &mut Vec::new())?.finish(&set);
+    set.elements = read_settled(socket, family, table, name, &set, &mut Vec::new())?;
     Ok(set)
 }
