@@ -126,7 +126,8 @@ impl Core {
             })
             .collect();
         Ok(Core {
-            engine: Engine::new(Scope::Node(config.node.clone())),
+            // every Namespace is watched: a pod of one that is not there is closed (semantics 3.7)
+            engine: Engine::new(Scope::Node(config.node.clone())).with_complete_namespaces(),
             config,
             dataplane,
             conntrack,

@@ -33,7 +33,11 @@ impl From<Exit> for ExitCode {
 pub(crate) fn report(error: &anyhow::Error) {
     let mut line = String::new();
     for cause in error.chain() {
-        let text = cause.to_string();
+        let text = match cause.downcast_ref::<kube::Error>() {
+            // the API's own sentence; kube's text repeats the whole Status behind it
+            Some(kube::Error::Api(status)) => status.message.clone(),
+            _ => cause.to_string(),
+        };
         if line.contains(&text) {
             continue; // an outer error that already quotes its cause
         }
@@ -41,6 +45,9 @@ pub(crate) fn report(error: &anyhow::Error) {
             line.push_str(": ");
         }
         line.push_str(&text);
+        if matches!(cause.downcast_ref::<kube::Error>(), Some(kube::Error::Api(_))) {
+            break;
+        }
     }
     eprintln!("error: {line}");
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::StreamExt;
@@ -17,13 +18,17 @@ use serde_json::Value;
 use sluice_apiserver::auth::Identity;
 use sluice_apiserver::{Running, Server, ServerConfig};
 use sluice_kinds::Limits;
-use sluice_lab::{ClusterConfig, Enclave, Kubelet, Lab, LabConfig};
+use sluice_lab::{ClusterConfig, Enclave, Kubelet, Lab, LabConfig, LabNode};
 use sluice_model::{PodKey, World};
 use sluice_netlink::nft::{self, Table};
 use sluice_netlink::{Protocol, Socket};
 use sluice_prove::{Spot, Vantage};
+use tokio::task::JoinHandle;
 
 use crate::verbs::{self, Applied};
+
+/// How often agents are looked after.
+const SUPERVISION: Duration = Duration::from_millis(250);
 
 /// All pod addresses of the lab.
 const CLUSTER_CIDRS: [&str; 2] = ["10.42.0.0/16", "fd00:42::/48"];
@@ -37,6 +42,7 @@ pub(crate) struct Stage {
     pub(crate) outside: Vec<IpAddr>,
     pub(crate) vantage: Arc<LabVantage>,
     // In the order in which they are to end: the pods, the agents, the API, the namespaces.
+    supervisor: JoinHandle<()>,
     kubelet: Kubelet,
     api: Running,
     lab: Arc<Lab>,
@@ -95,7 +101,9 @@ impl Stage {
         let server =
             ServerConfig { controllers: Some(Vec::new()), ..ServerConfig::new(lab.state().join("api")) };
         let api = Server::start(server).await?;
-        start_agents(&lab, &api)?;
+        let agents = Agents::new(&lab, &api)?;
+        lab.start_agents(|node| agents.command(&lab, node))?;
+        let supervisor = tokio::spawn(agents.supervise(lab.clone()));
         let client = sluice_cluster::client_from_kubeconfig(Some(&api.kubeconfig)).await?;
         let kubelet = lab.run_pods(client.clone(), ClusterConfig::default()).await?;
         api.api.set_runtime(Arc::new(kubelet.clone()));
@@ -105,6 +113,7 @@ impl Stage {
             nodes: lab.nodes().iter().map(|n| StageNode { name: n.name.clone() }).collect(),
             outside: lab.outside().map(|o| o.addresses.clone()).unwrap_or_default(),
             vantage: Arc::new(LabVantage { enclave: lab.enclave().clone(), pods: Mutex::default() }),
+            supervisor,
             kubelet,
             api,
             lab,
@@ -113,6 +122,8 @@ impl Stage {
 
     /// Ends the lab and waits until nothing of it is left.
     pub(crate) async fn end(self) {
+        self.supervisor.abort();
+        let _ = self.supervisor.await;
         self.kubelet.shutdown().await;
         for node in &self.nodes {
             self.lab.kill_agent(&node.name);
@@ -213,19 +224,28 @@ impl Stage {
     }
 }
 
-/// One agent per node, each a process of its own with the rights of its node only.
-fn start_agents(lab: &Lab, api: &Running) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("our own program")?;
-    let mut kubeconfigs = BTreeMap::new();
-    for node in lab.nodes() {
-        let path = lab.state().join(format!("{}.kubeconfig", node.name));
-        api.write_kubeconfig(&Identity::node(&node.name), &path)?;
-        kubeconfigs.insert(node.name.clone(), path);
+/// How agents are started: one per node, each a process of its own with the rights of its node only.
+struct Agents {
+    program: PathBuf,
+    kubeconfigs: BTreeMap<String, PathBuf>,
+}
+
+impl Agents {
+    fn new(lab: &Lab, api: &Running) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("our own program")?;
+        let mut kubeconfigs = BTreeMap::new();
+        for node in lab.nodes() {
+            let path = lab.state().join(format!("{}.kubeconfig", node.name));
+            api.write_kubeconfig(&Identity::node(&node.name), &path)?;
+            kubeconfigs.insert(node.name.clone(), path);
+        }
+        Ok(Agents { program, kubeconfigs })
     }
-    lab.start_agents(|node| {
-        let mut command = Command::new(&program);
+
+    fn command(&self, lab: &Lab, node: &LabNode) -> Command {
+        let mut command = Command::new(&self.program);
         command.args(["agent", "--service-proxy", "--node", &node.name]);
-        command.arg("--kubeconfig").arg(&kubeconfigs[&node.name]);
+        command.arg("--kubeconfig").arg(&self.kubeconfigs[&node.name]);
         command.arg("--broker").arg(lab.broker());
         command.arg("--socket").arg(&node.attach_socket);
         command.arg("--state").arg(&node.agent_state);
@@ -234,8 +254,23 @@ fn start_agents(lab: &Lab, api: &Running) -> anyhow::Result<()> {
         }
         command.args(["--service-cidr", "10.43.0.0/16"]);
         command
-    })?;
-    Ok(())
+    }
+
+    /// Starts agents that have ended again, as a DaemonSet does. What they had programmed stays meanwhile.
+    async fn supervise(self, lab: Arc<Lab>) {
+        let mut clock = tokio::time::interval(SUPERVISION);
+        loop {
+            clock.tick().await;
+            for name in lab.ended_agents() {
+                let Some(node) = lab.nodes().iter().find(|n| n.name == name) else { continue };
+                tracing::warn!(node = %name, "the agent has ended; starting it again");
+                lab.kill_agent(&name);
+                if let Err(error) = lab.start_agent(&name, self.command(&lab, node)) {
+                    tracing::error!(node = %name, %error, "the agent does not start");
+                }
+            }
+        }
+    }
 }
 
 fn objects(text: &str) -> anyhow::Result<Vec<Value>> {

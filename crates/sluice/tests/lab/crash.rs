@@ -60,16 +60,28 @@ fn a_killed_agent_changes_no_verdict() {
     let isolated = eventually(Duration::from_secs(20), || dropped().then_some(()));
     assert!(isolated.is_some(), "the policy does not come into force");
     let folder = lab.kubeconfig.ancestors().nth(2).expect("the lab's folder").display().to_string();
-    let agents: Vec<u32> = processes_with(&folder)
-        .into_iter()
-        .filter(|pid| {
+    let agents = || -> Vec<u32> {
+        let is_agent = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).contains("\0agent\0")
-        })
-        .collect();
-    assert_eq!(agents.len(), 2, "one agent per node");
-    for agent in agents {
-        kill(agent);
+        };
+        processes_with(&folder).into_iter().filter(is_agent).collect()
+    };
+    let first = agents();
+    assert_eq!(first.len(), 2, "one agent per node");
+    for agent in &first {
+        kill(*agent);
     }
     assert!(dropped(), "without agents the pod is open");
+    let restarted = eventually(Duration::from_secs(20), || {
+        let now = agents();
+        (now.len() == 2 && now.iter().all(|pid| !first.contains(pid))).then_some(())
+    });
+    assert!(restarted.is_some(), "the agents are not started again");
+    assert!(dropped(), "a new agent opens the pod");
+    // the new agents took the kernel's state over and go on from it
+    lab.succeed(&own, &["delete", "-f", "examples/isolation/full-isolation.yaml"]);
+    let open = eventually(Duration::from_secs(20), || (!dropped()).then_some(()));
+    assert!(open.is_some(), "the new agents do not follow changes");
+    lab.interrupt();
 }
