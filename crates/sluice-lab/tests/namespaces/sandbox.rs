@@ -195,7 +195,7 @@ pub(crate) fn volumes_are_where_the_manifest_says() {
         let pod = pod(|spec| {
             spec.mounts = vec![
                 mount(MountSource::Host(zone.path().to_owned()), "/zone", true),
-                mount(MountSource::Scratch("work".to_owned()), "/work/a", false),
+                mount(MountSource::Scratch("work".to_owned()), "/scratch/a", false),
                 mount(MountSource::Scratch("work".to_owned()), "/etc/b", false),
             ];
         })
@@ -207,7 +207,7 @@ pub(crate) fn volumes_are_where_the_manifest_says() {
         std::fs::rename(zone.path().join("new"), zone.path().join("zone")).unwrap();
         assert_eq!(run("cat /zone/zone").await, "two");
         assert!(run("touch /zone/x").await.contains("Read-only"));
-        assert_eq!(run("echo shared > /work/a/f; cat /etc/b/f").await, "shared\n");
+        assert_eq!(run("echo shared > /scratch/a/f; cat /etc/b/f").await, "shared\n");
     });
 }
 
