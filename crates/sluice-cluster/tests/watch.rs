@@ -11,13 +11,13 @@ use sluice_model::Kind;
 use tokio::sync::mpsc;
 
 async fn api(folder: &tempfile::TempDir) -> (Running, Client) {
-    let running = Server::start(ServerConfig::new(folder.path())).await.unwrap();
-    let client = client_from_kubeconfig(Some(&running.kubeconfig)).await.unwrap();
+    let running = Server::start(ServerConfig::new(folder.path())).await.expect("a server");
+    let client = client_from_kubeconfig(Some(&running.kubeconfig)).await.expect("a client");
     (running, client)
 }
 
 fn resource(kind: Kind) -> &'static Resource {
-    RESOURCES.iter().find(|r| r.model == kind).unwrap()
+    RESOURCES.iter().find(|r| r.model == kind).expect("a watched kind")
 }
 
 async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
