@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::Context;
-use sluice_addr::Protocol;
+use sluice_addr::{Family, Flow, Protocol, Transport};
 use sluice_analysis::{Claim, Sample, Snapshot, judge_claim, judge_samples, samples};
 use sluice_model::World;
 use sluice_report::{ClaimReport, ClaimState, Observation, Probe, Truths};
@@ -138,7 +138,8 @@ async fn judge(stage: &Stage, claims: &[Claim], variant: usize) -> anyhow::Resul
     let vantage = stage.vantage.clone();
     let world = snapshot.world().clone();
     let probes = tokio::task::block_in_place(|| {
-        truths::observe(vantage.as_ref(), &packets, &before, || read_back(stage, &world))
+        let by_service = by_service(&packets, &world);
+        truths::observe(vantage.as_ref(), &packets, &by_service, &before, || read_back(stage, &world))
     })?;
     let mut reports = Vec::new();
     for ((claim, expected), samples) in asked.into_iter().zip(sampled) {
@@ -232,6 +233,28 @@ fn can_be_sent(sample: &Sample, snapshot: &Snapshot, outside: &[IpAddr]) -> bool
         && (protocol != Protocol::UDP || is_outside || serves_udp)
 }
 
+/// The packets whose destination is a Service's backend, as clients send them: to the Service address.
+fn by_service(packets: &[Sample], world: &World) -> Vec<(usize, Flow)> {
+    let mut flows = Vec::new();
+    for (index, sample) in packets.iter().enumerate() {
+        let Transport::Ports { protocol, source, destination } = sample.flow.transport else { continue };
+        for slice in world.slices.values() {
+            let is_backend = slice.endpoints.iter().any(|e| e.addresses.contains(&sample.flow.destination));
+            let port = slice.ports.iter().find(|p| p.protocol == protocol && p.port == Some(destination));
+            let service = world.services.get(&(slice.namespace.clone(), slice.service.clone()));
+            let (true, Some(port), Some(service)) = (is_backend, port, service) else { continue };
+            let front = service.ports.iter().find(|p| p.name == port.name && p.protocol == protocol);
+            let family = sample.flow.family();
+            let address = service.cluster_ips.iter().find(|a| Family::of(**a) == family);
+            if let (Some(front), Some(address)) = (front, address) {
+                let transport = Transport::Ports { protocol, source, destination: front.port };
+                flows.push((index, Flow { source: sample.flow.source, destination: *address, transport }));
+            }
+        }
+    }
+    flows
+}
+
 /// The tables of all nodes as their kernels hold them now.
 fn read_back(stage: &Stage, world: &World) -> anyhow::Result<Programmed> {
     let mut tables = BTreeMap::new();
@@ -251,4 +274,58 @@ fn read_back(stage: &Stage, world: &World) -> anyhow::Result<Programmed> {
         .flat_map(|p| p.live_addresses().iter().filter_map(|a| Some((*a, p.node.as_ref()?.to_string()))))
         .collect();
     Ok(Programmed { tables, nodes, pods })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_analysis::Place;
+    use sluice_model::ObjectDelta;
+
+    use super::*;
+
+    #[test]
+    fn a_backend_is_also_asked_by_its_service_address() {
+        let text = "
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system}
+spec: {clusterIPs: [10.43.0.10], ports: [{name: dns, protocol: UDP, port: 5353, targetPort: 53}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: s, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
+addressType: IPv4
+endpoints: [{addresses: [10.42.0.4]}]
+ports: [{name: dns, protocol: UDP, port: 53}]
+";
+        let loaded = sluice_kinds::load([("t", text.as_bytes())], "default", &sluice_kinds::Limits::FILE);
+        assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
+        let mut world = World::default();
+        for object in loaded.objects.iter().filter_map(|o| o.to_model().object) {
+            world.apply(ObjectDelta::Upsert(object));
+        }
+        let place = |address: &str| Place {
+            name: address.into(),
+            address: address.parse().expect("an address"),
+            pod: None,
+        };
+        let sample = |to: &str, transport| Sample {
+            from: place("10.42.1.2"),
+            to: place(to),
+            flow: Flow { source: place("10.42.1.2").address, destination: place(to).address, transport },
+            listed: true,
+            target: true,
+        };
+        let packets = [
+            sample("10.42.0.9", Transport::udp(40_000, 53)),
+            sample("10.42.0.4", Transport::tcp(40_000, 53)),
+            sample("10.42.0.4", Transport::udp(40_000, 53)),
+        ];
+        let flows = by_service(&packets, &world);
+        assert_eq!(flows.len(), 1, "{flows:?}");
+        assert_eq!(
+            (flows[0].0, flows[0].1.to_string().as_str()),
+            (2, "UDP 10.42.1.2:40000 -> 10.43.0.10:5353")
+        );
+    }
 }

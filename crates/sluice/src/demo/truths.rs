@@ -74,10 +74,12 @@ impl Programmed {
 }
 
 /// Sends every sample's packet and says what was seen. `before` and `after` read the kernels' tables; the counters between tell
-/// denial from silence.
+/// denial from silence. `by_service` sends some samples (by index) once more, to the Service address that leads to the same backend:
+/// the answer must be the same, because policy judges the backend (semantics 1.6).
 pub(crate) fn observe(
     vantage: &dyn Vantage,
     samples: &[Sample],
+    by_service: &[(usize, Flow)],
     before: &Programmed,
     after: impl FnOnce() -> anyhow::Result<Programmed>,
 ) -> anyhow::Result<Vec<Probe>> {
@@ -85,6 +87,9 @@ pub(crate) fn observe(
         .iter()
         .map(|s| Ok(Request { from: spot(&s.from)?, flow: s.flow }))
         .collect::<anyhow::Result<_>>()?;
+    for (index, flow) in by_service {
+        requests.push(Request { from: spot(&samples[*index].from)?, flow: *flow });
+    }
     // the positive controls go out in the same moment, each once
     let mut controls: BTreeMap<String, usize> = BTreeMap::new();
     let mut needed: Vec<Vec<String>> = Vec::with_capacity(samples.len());
@@ -107,7 +112,11 @@ pub(crate) fn observe(
     }
     let mut answers = sluice_prove::send(vantage, &requests, TIMEOUT)?;
     // A busy machine may lose or delay a packet: what nothing drops, and every control, is asked once more.
-    let dropped = |index: usize| blamed.get(index).is_some_and(Option::is_some);
+    let sample_of = |index: usize| match index.checked_sub(samples.len()) {
+        None => Some(index),
+        Some(service) => by_service.get(service).map(|(sample, _)| *sample),
+    };
+    let dropped = |index: usize| sample_of(index).is_some_and(|sample| blamed[sample].is_some());
     let again: Vec<usize> = (0..requests.len()).filter(|i| !answers[*i].answered && !dropped(*i)).collect();
     if !again.is_empty() {
         let repeated: Vec<Request> = again.iter().map(|i| requests[*i].clone()).collect();
@@ -130,7 +139,15 @@ pub(crate) fn observe(
     for (index, sample) in samples.iter().enumerate() {
         let silent: Vec<&String> = needed[index].iter().filter(|n| !answers[controls[*n]].answered).collect();
         let key = blamed[index].as_ref();
-        let observation = if answers[index].answered {
+        let differs = by_service.iter().enumerate().find(|(number, (of, _))| {
+            *of == index && answers[samples.len() + number].answered != answers[index].answered
+        });
+        let observation = if let Some((_, (_, flow))) = differs {
+            let word = if answers[index].answered { "answers" } else { "does not answer" };
+            Observation::Inconclusive(format!(
+                "the backend {word}, but not so by its Service address: {flow}"
+            ))
+        } else if answers[index].answered {
             Observation::Answered
         } else if let Some(control) = silent.first() {
             Observation::Inconclusive(format!("no answer, but neither from the positive control {control}"))
