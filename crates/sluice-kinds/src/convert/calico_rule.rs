@@ -26,7 +26,11 @@ pub(super) fn read_rule(reader: &mut Reader<'_>, field: &Field<'_>, direction: D
         Some("Allow") => Action::Allow,
         Some("Deny") => Action::Deny,
         Some("Pass") => Action::Pass,
-        Some("Log") => Action::Log,
+        Some("Log") => {
+            let message = "evaluation goes on as Log says, but this version writes no log record";
+            reader.find(Code::SL2206, &field.get("action").path, message, None);
+            Action::Log
+        }
         _ => {
             let action = field.get("action");
             let message = format!("expected Allow, Deny, Log or Pass, found {}", shown(action.value));

@@ -23,7 +23,9 @@ fn calico_policies_are_read() {
         ),
         (
             "{ingress: [{action: Pass}, {action: Log}], egress: [{action: Allow}]}",
-            "tier default order inf subject all()\ningress: Pass all @4 | Log all @4\negress: Allow all @4".into(),
+            "tier default order inf subject all()\ningress: Pass all @4 | Log all @4\negress: Allow all @4\n\
+             SL2206 spec.ingress[1].action@4 evaluation goes on as Log says, but this version writes no log record"
+                .into(),
         ),
         (
             "{types: [Ingress], egress: [{action: Deny}]}",
@@ -181,6 +183,10 @@ fn calico_rules_are_read_or_fail_closed() {
         let (body, finding) = expected.split_once('|').unwrap_or((expected, ""));
         for action in ["Allow", "Deny", "Pass", "Log"] {
             let mut expected = format!("tier default order inf subject all()\ningress: {action} {body} @6");
+            if action == "Log" {
+                let said = "evaluation goes on as Log says, but this version writes no log record";
+                write!(expected, "\nSL2206 spec.ingress[0].action@6 {said}").unwrap();
+            }
             if let Some((code, finding)) = finding.split_once(' ') {
                 let (path, message) = finding.split_once(' ').unwrap();
                 write!(expected, "\n{code} spec.ingress[0]{path}@6 {message}").unwrap();
