@@ -81,7 +81,11 @@ fn extended(world: &World, kinds: &[PodKind], parts: &[AddrSet]) -> (World, Vec<
     let nodes: Vec<_> = world.nodes.keys().cloned().collect();
     for kind in kinds {
         if let Some(labels) = &kind.new_namespace {
-            let namespace = Namespace { name: kind.namespace.clone(), labels: labels.clone() };
+            let namespace = Namespace {
+                name: kind.namespace.clone(),
+                labels: labels.clone(),
+                annotations: Labels::default(),
+            };
             extended.apply(ObjectDelta::Upsert(Object::Namespace(namespace)));
         }
         for (copy, name) in COPIES.iter().enumerate() {

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::{AddrSet, Cidr};
-use sluice_model::{EntityRule, KubernetesPeer, Object, ObjectDelta, Policy, Rule, RuleBody, World};
+use sluice_model::{
+    ClusterPeer, EntityRule, KubernetesPeer, Object, ObjectDelta, Policy, Rule, RuleBody, World,
+};
 use sluice_report::ClaimState;
 use sluice_selector::Selector;
 
@@ -96,6 +98,13 @@ fn without(rule: &mut Rule, unmatched: &AddrSet) {
                 side_without(side, unmatched);
             }
         }
+        RuleBody::Cluster { peers, .. } => {
+            for peer in peers {
+                if let ClusterPeer::Networks(cidrs) = peer {
+                    *cidrs = AddrSet::from_cidrs(cidrs.iter().copied()).subtract(unmatched).to_cidrs();
+                }
+            }
+        }
         RuleBody::Kubernetes { peers: None, .. } | RuleBody::Unreadable => {}
     }
 }
@@ -141,6 +150,9 @@ fn is_in_question(snapshot: &Snapshot, reading: Reading) -> bool {
                 RuleBody::Calico(rule) => [&rule.source, &rule.destination]
                     .iter()
                     .any(|side| !side.nets.is_empty() || !side.not_nets.is_empty()),
+                RuleBody::Cluster { peers, .. } => {
+                    peers.iter().any(|peer| matches!(peer, ClusterPeer::Networks(_)))
+                }
                 RuleBody::Unreadable => false,
             })
         }),

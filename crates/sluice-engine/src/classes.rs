@@ -44,6 +44,14 @@ impl<'w> Census<'w> {
                     addresses.push(set.clone());
                     meanings.push(Meaning::Holds(id));
                 }
+                Criterion::Nodes(selector) => {
+                    addresses.push(entities.nodes(selector));
+                    meanings.push(Meaning::Holds(id));
+                }
+                Criterion::Names(patterns) => {
+                    addresses.push(entities.resolved(patterns));
+                    meanings.push(Meaning::Holds(id));
+                }
                 Criterion::Service { namespace, name } => {
                     addresses.push(entities.service(namespace, name).into_keys().collect());
                     meanings.push(Meaning::Holds(id));

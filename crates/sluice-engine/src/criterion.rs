@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sluice_addr::{AddrSet, BitSet, PortSet, Protocol};
-use sluice_model::Action;
+use sluice_model::{Action, DomainPattern};
 use sluice_selector::{LabelSelector, Selector};
 
 /// Ports by protocol.
@@ -23,6 +23,10 @@ pub(crate) enum Criterion {
     Pods { namespaces: Namespaces, pods: Option<LabelSelector> },
     /// Does a side of a Calico rule match through `E(a)` (semantics 3.4)?
     Entities(EntityMatch),
+    /// Is it an address of a node with these labels (semantics 4)?
+    Nodes(LabelSelector),
+    /// Did DNS give it for one of these names (semantics 4)?
+    Names(BTreeSet<DomainPattern>),
     /// Is it an endpoint of the Service (semantics 3.9)?
     Service { namespace: Arc<str>, name: Arc<str> },
     /// On which ports is it an endpoint of the Service (semantics 3.9)?

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::{AddrSet, PortSet, canonical_ip};
-use sluice_model::{NetworkSet, Pod, PodKey, World};
-use sluice_selector::Labels;
+use sluice_model::{DomainPattern, NetworkSet, Pod, PodKey, World};
+use sluice_selector::{LabelSelector, Labels};
 
 use crate::criterion::{Criterion, EntityMatch, EntityScope, Namespaces, PortMap};
 
@@ -92,6 +92,19 @@ impl<'w> Entities<'w> {
         owned
     }
 
+    /// The addresses of nodes with these labels (semantics 4).
+    pub(crate) fn nodes(&self, selector: &LabelSelector) -> AddrSet {
+        let nodes = self.world.nodes.values().filter(|node| selector.matches(&node.labels));
+        nodes.flat_map(|node| node.status_addresses()).map(canonical_ip).collect()
+    }
+
+    /// The addresses that DNS gave for these names (semantics 4).
+    pub(crate) fn resolved(&self, patterns: &BTreeSet<DomainPattern>) -> AddrSet {
+        let names = self.world.names.values();
+        let meant = names.filter(|resolved| patterns.iter().any(|p| p.matches(&resolved.name)));
+        meant.flat_map(|resolved| &resolved.addresses).map(|address| canonical_ip(*address)).collect()
+    }
+
     /// The addresses and ports of a Service's endpoints, ready or not (semantics 3.9).
     pub(crate) fn service(&self, namespace: &str, name: &str) -> BTreeMap<IpAddr, PortMap> {
         let mut found: BTreeMap<IpAddr, PortMap> = BTreeMap::new();
@@ -130,6 +143,8 @@ pub(crate) fn holds(criterion: &Criterion, pods: &[&PodView<'_>], sets: &[&SetVi
                 && !sets.iter().any(|view| refused(&view.labels))
         }
         Criterion::Net(_)
+        | Criterion::Nodes(_)
+        | Criterion::Names(_)
         | Criterion::Service { .. }
         | Criterion::ServicePorts { .. }
         | Criterion::NamedPorts { .. } => false,

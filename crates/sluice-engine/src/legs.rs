@@ -29,7 +29,7 @@ pub(crate) fn enforced(world: &World) -> Vec<(Tier, Vec<Arc<Policy>>)> {
     };
     let of = |tier: &Tier| {
         let mut policies = world.policies_of_tier(&tier.name);
-        policies.retain(|policy| !staged(policy)); // semantics 3.8
+        policies.retain(|policy| !staged(policy) && policy.host.concerns_pods()); // semantics 3.8, 1.2
         policies
     };
     world.tiers().into_iter().map(|tier| (of(&tier), tier)).map(|(policies, tier)| (tier, policies)).collect()
@@ -45,7 +45,7 @@ pub(crate) struct SubjectMatch<'p> {
 impl<'p> SubjectMatch<'p> {
     pub(crate) fn new(policy: &'p Policy) -> Self {
         let calico = match &policy.subject {
-            Selects::Kubernetes(_) => None,
+            Selects::Kubernetes(_) | Selects::Cluster { .. } => None,
             Selects::Calico { selector, namespace_selector, service_account_selector } => {
                 Some(Selector::and(
                     [
@@ -67,6 +67,10 @@ impl<'p> SubjectMatch<'p> {
         (namespace.is_empty() || *namespace == view.pod.key.namespace)
             && match (&self.policy.subject, &self.calico) {
                 (Selects::Kubernetes(selector), _) => selector.matches(&view.pod.labels),
+                (Selects::Cluster { namespaces, pods }, _) => {
+                    namespaces.matches(&view.namespace_labels)
+                        && pods.as_ref().is_none_or(|selector| selector.matches(&view.pod.labels))
+                }
                 (Selects::Calico { .. }, Some(selector)) => selector.matches(&view.calico_labels),
                 (Selects::Calico { .. }, None) => unreachable!("built in new"),
             }

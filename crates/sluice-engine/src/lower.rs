@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sluice_addr::{AddrSet, Cidr, Family, PortSet, Protocol};
 use sluice_model::{
-    Action, CalicoRule, Direction, EntityRule, IcmpMatch, KubernetesPeer, KubernetesPort, NamespaceScope,
-    ObjectKey, Policy, PortMatch, Rule, RuleBody, RuleRef,
+    Action, CalicoRule, ClusterPeer, ClusterProtocol, Direction, EntityRule, IcmpMatch, KubernetesPeer,
+    KubernetesPort, NamespaceScope, ObjectKey, Policy, PortMatch, Rule, RuleBody, RuleRef,
 };
 use sluice_selector::Selector;
 
@@ -188,6 +188,19 @@ impl Lowering<'_> {
                     self.kubernetes_ports(ports, &mut lowered);
                 }
             }
+            RuleBody::Cluster { peers, protocols } => {
+                lowered.peer.any = Some(peers.iter().map(|peer| self.cluster_peer(peer)).collect());
+                if let Some(protocols) = protocols {
+                    let ports = protocols.iter().flat_map(|entry| match entry {
+                        ClusterProtocol::Port(port) => vec![port.clone()],
+                        // The name with whatever protocol the pod declares it for.
+                        ClusterProtocol::Named(name) => PORT_PROTOCOLS
+                            .map(|protocol| KubernetesPort { protocol, port: PortMatch::Named(name.clone()) })
+                            .to_vec(),
+                    });
+                    self.kubernetes_ports(&ports.collect::<Vec<_>>(), &mut lowered);
+                }
+            }
             RuleBody::Calico(body) => self.calico(body, &mut lowered),
         }
         Some(lowered)
@@ -205,6 +218,18 @@ impl Lowering<'_> {
                 },
                 pods: pods.clone(),
             },
+        })
+    }
+
+    fn cluster_peer(&mut self, peer: &ClusterPeer) -> CriterionId {
+        self.criteria.intern(match peer {
+            ClusterPeer::Pods { namespaces, pods } => {
+                let namespaces = Namespaces::Matching(namespaces.clone());
+                Criterion::Pods { namespaces, pods: pods.clone() }
+            }
+            ClusterPeer::Networks(cidrs) => Criterion::Net(AddrSet::from_cidrs(cidrs.iter().copied())),
+            ClusterPeer::Nodes(selector) => Criterion::Nodes(selector.clone()),
+            ClusterPeer::DomainNames(patterns) => Criterion::Names(patterns.iter().cloned().collect()),
         })
     }
 

@@ -19,6 +19,9 @@ pub(crate) fn changes_nothing(world: &World, delta: &ObjectDelta) -> bool {
             Object::EndpointSlice(o) => world.slices.get(&(o.namespace.clone(), o.name.clone())) == Some(o),
             Object::Pod(o) => world.pods.get(&o.key) == Some(o),
             Object::Policy(o) => world.policies.get(&o.key) == Some(o),
+            Object::HostEndpoint(o) => world.host_endpoints.get(&o.name) == Some(o),
+            Object::ProjectIsolation(o) => world.isolations.get(&o.name) == Some(o),
+            Object::ResolvedName(o) => world.names.get(&o.name) == Some(o),
         },
         ObjectDelta::Delete(key) => {
             let pair = || (key.namespace.clone(), key.name.clone());
@@ -31,7 +34,10 @@ pub(crate) fn changes_nothing(world: &World, delta: &ObjectDelta) -> bool {
                 Kind::Service => !world.services.contains_key(&pair()),
                 Kind::EndpointSlice => !world.slices.contains_key(&pair()),
                 Kind::Pod => !world.pods.contains_key(&PodKey::new(key.namespace.clone(), key.name.clone())),
-                Kind::HostEndpoint | Kind::Profile => true,
+                Kind::HostEndpoint => !world.host_endpoints.contains_key(&key.name),
+                Kind::ProjectIsolation => !world.isolations.contains_key(&key.name),
+                Kind::ResolvedName => !world.names.contains_key(&key.name),
+                Kind::Profile => true,
                 Kind::KubernetesNetworkPolicy
                 | Kind::NetworkPolicy
                 | Kind::GlobalNetworkPolicy
@@ -63,7 +69,10 @@ pub(crate) fn keys_of(world: &World, kind: Kind) -> Vec<ObjectKey> {
             .keys()
             .map(|pod| ObjectKey::new(kind, pod.namespace.clone(), pod.name.clone()))
             .collect(),
-        Kind::HostEndpoint | Kind::Profile => Vec::new(),
+        Kind::HostEndpoint => world.host_endpoints.keys().map(cluster).collect(),
+        Kind::ProjectIsolation => world.isolations.keys().map(cluster).collect(),
+        Kind::ResolvedName => world.names.keys().map(cluster).collect(),
+        Kind::Profile => Vec::new(),
         Kind::KubernetesNetworkPolicy
         | Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy

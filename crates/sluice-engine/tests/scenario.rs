@@ -10,8 +10,8 @@ use std::sync::Arc;
 use sluice_addr::{Cidr, Flow, Transport};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{
-    Action, CalicoRule, Kind, KubernetesPeer, Namespace, Node, Object, ObjectDelta, ObjectKey, Order, Pod,
-    PodKey, Policy, Position, Rule, RuleBody, RuleRef, Subject,
+    Action, CalicoRule, HostUse, Kind, KubernetesPeer, Namespace, Node, Object, ObjectDelta, ObjectKey,
+    Order, Pod, PodKey, Policy, Position, Rule, RuleBody, RuleRef, Subject,
 };
 use sluice_plan::{Plan, Verdict};
 use sluice_selector::{LabelSelector, Labels, Selector};
@@ -85,6 +85,8 @@ fn full_isolation() -> Object {
         subject: Subject::Kubernetes(LabelSelector::all()),
         ingress: Some(Vec::new()),
         egress: Some(vec![rule(&key, "spec.egress[0]", 12, Action::Allow, body)]),
+        host: HostUse::Normal,
+        staged: None,
         position: None,
         key,
     }))
@@ -104,6 +106,8 @@ fn deny_all(name: &str, order: Option<f64>, explicit: bool) -> Object {
         subject: Subject::Calico { selector, namespace_selector: None, service_account_selector: None },
         ingress: Some(rules("spec.ingress[0]", 30)),
         egress: Some(rules("spec.egress[0]", 32)),
+        host: HostUse::Normal,
+        staged: None,
         position: None,
         key: key.clone(),
     }))

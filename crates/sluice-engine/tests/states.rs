@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sluice_engine::{Engine, PolicyState, Scope};
 use sluice_model::{
-    Action, CalicoRule, EntityRule, Kind, Object, ObjectDelta, ObjectKey, Order, Pod, PodKey, Policy, Rule,
-    RuleBody, RuleRef, Subject,
+    Action, CalicoRule, EntityRule, HostUse, Kind, Object, ObjectDelta, ObjectKey, Order, Pod, PodKey,
+    Policy, Rule, RuleBody, RuleRef, Subject,
 };
 use sluice_selector::{Labels, Selector};
 
@@ -52,6 +52,8 @@ fn policy(name: &str, tier: &str, to: &str, from: &[&str]) -> (ObjectKey, Object
         },
         ingress: Some(from.iter().enumerate().map(rule).collect()),
         egress: None,
+        host: HostUse::Normal,
+        staged: None,
         position: None,
     };
     (key, Object::Policy(Arc::new(policy)))

@@ -182,7 +182,11 @@ impl<'a> Evaluation<'a> {
                 .world
                 .policies_of_tier(&tier.name)
                 .into_iter()
-                .filter(|policy| is_enforced(policy) && policy.rules(self.direction).is_some())
+                .filter(|policy| {
+                    is_enforced(policy)
+                        && policy.host.concerns_pods()
+                        && policy.rules(self.direction).is_some()
+                })
                 .filter(|policy| self.selects(policy, pod))
                 .collect();
             if policies.is_empty() {
@@ -264,6 +268,10 @@ impl<'a> Evaluation<'a> {
         }
         match &policy.subject {
             Subject::Kubernetes(selector) => selector.matches(&pod.labels),
+            Subject::Cluster { namespaces, pods } => {
+                namespaces.matches(&self.world.namespace_labels(&pod.key.namespace))
+                    && pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
+            }
             Subject::Calico { selector, namespace_selector, service_account_selector } => {
                 let labels = self.world.calico_labels(pod);
                 let plain = |selector: &Option<sluice_selector::Selector>, prefix| match selector {
@@ -298,6 +306,8 @@ fn is_enforced(policy: &Policy) -> bool {
         | Kind::Service
         | Kind::EndpointSlice
         | Kind::Pod
-        | Kind::Profile => false,
+        | Kind::Profile
+        | Kind::ProjectIsolation
+        | Kind::ResolvedName => false,
     }
 }

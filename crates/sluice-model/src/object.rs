@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sluice_addr::{Cidr, Protocol};
-use sluice_selector::Labels;
+use sluice_selector::{LabelSelector, Labels};
 
-use crate::rule::Policy;
+use crate::rule::{Policy, Position};
 
 /// A kind of object that the model reads. The order is that of dependence: a reader that applies kinds in this order
 /// never sees a reference to something that it has not read yet.
@@ -36,6 +36,10 @@ pub enum Kind {
     StagedNetworkPolicy,
     StagedKubernetesNetworkPolicy,
     Profile,
+    /// `sluice.dev/v1alpha1` ProjectIsolation (semantics 8.2).
+    ProjectIsolation,
+    /// What DNS said of a name; no API object (semantics 4, `domainNames`).
+    ResolvedName,
 }
 
 impl Kind {
@@ -60,6 +64,8 @@ impl Kind {
             Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
             Kind::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",
             Kind::Profile => "Profile",
+            Kind::ProjectIsolation => "ProjectIsolation",
+            Kind::ResolvedName => "ResolvedName",
         }
     }
 
@@ -181,6 +187,8 @@ pub struct Namespace {
     pub name: Arc<str>,
     /// Its labels as stored.
     pub labels: Labels,
+    /// The annotations that the law reads: those that may say its project (semantics 8.2).
+    pub annotations: Labels,
 }
 
 /// A ServiceAccount.
@@ -206,6 +214,14 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`.
     pub pod_cidrs: Vec<Cidr>,
+}
+
+impl Node {
+    /// The addresses of `status.addresses`: all but those that the overlay adds.
+    pub fn status_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let overlay = |address: &IpAddr| self.pod_cidrs.iter().any(|cidr| cidr.first() == *address);
+        self.addresses.iter().copied().filter(move |address| !overlay(address))
+    }
 }
 
 /// One port of a Service.
@@ -355,6 +371,91 @@ pub const BUILT_IN_TIERS: [(&str, f64, TierDefault); 3] = [
     ("kube-baseline", 10_000_000.0, TierDefault::Pass),
 ];
 
+/// The interfaces of its node that a HostEndpoint asks for (semantics 3.10).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum InterfaceMatch {
+    /// `interfaceName`: one, by name.
+    Named(Arc<str>),
+    /// `interfaceName: "*"`: every interface that no other HostEndpoint took.
+    Every,
+    /// No `interfaceName`: the one that holds one of `expectedIPs`.
+    ByAddress,
+}
+
+/// A HostEndpoint (semantics 3.10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostEndpoint {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its labels as stored.
+    pub labels: Labels,
+    /// `spec.node`.
+    pub node: Arc<str>,
+    /// `spec.interfaceName`.
+    pub interface: InterfaceMatch,
+    /// `spec.expectedIPs`: the addresses by which selectors match it as a peer.
+    pub expected_addresses: Vec<IpAddr>,
+    /// `spec.profiles`, in order.
+    pub profiles: Vec<Arc<str>>,
+    /// `spec.ports`.
+    pub named_ports: Vec<NamedPort>,
+    /// Where the object was written.
+    pub position: Option<Position>,
+}
+
+/// What watched DNS answers say of a name now. Time to live is the observer's business: an answer that has expired is
+/// no longer here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedName {
+    /// The name, in lower case, without a final dot.
+    pub name: Arc<str>,
+    /// The addresses that answers gave for it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// How strictly projects are kept apart (semantics 8.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum IsolationMode {
+    /// Not at all.
+    Off,
+    /// By policies that teams can add to.
+    Default,
+    /// By policies that stand before those of teams.
+    Enforced,
+}
+
+/// Projects or namespaces, as ProjectIsolation names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProjectMatch {
+    /// The project with this value of the project key.
+    Project(Arc<str>),
+    /// Namespaces by name.
+    Namespace(Arc<str>),
+    /// Namespaces by labels.
+    Namespaces(LabelSelector),
+}
+
+/// Rancher's project isolation as one object (semantics 8.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectIsolation {
+    /// Its name: `default`; others are rejected.
+    pub name: Arc<str>,
+    /// `spec.mode`.
+    pub mode: IsolationMode,
+    /// `spec.projectKey`.
+    pub project_key: Arc<str>,
+    /// `spec.systemProject`.
+    pub system_project: Option<ProjectMatch>,
+    /// `spec.exempt`.
+    pub exempt: Vec<ProjectMatch>,
+    /// `spec.egress`.
+    pub egress: bool,
+    /// `spec.allowNodes`.
+    pub allow_nodes: bool,
+    /// Where the object was written.
+    pub position: Option<Position>,
+}
+
 /// One object of any kind that the model reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // each variant is the type of the same name
@@ -368,6 +469,9 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     Pod(Pod),
     Policy(Arc<Policy>),
+    HostEndpoint(HostEndpoint),
+    ProjectIsolation(ProjectIsolation),
+    ResolvedName(ResolvedName),
 }
 
 impl Object {
@@ -390,6 +494,9 @@ impl Object {
             }
             Object::Pod(o) => ObjectKey::new(Kind::Pod, o.key.namespace.clone(), o.key.name.clone()),
             Object::Policy(o) => o.key.clone(),
+            Object::HostEndpoint(o) => ObjectKey::new(Kind::HostEndpoint, "", o.name.clone()),
+            Object::ProjectIsolation(o) => ObjectKey::new(Kind::ProjectIsolation, "", o.name.clone()),
+            Object::ResolvedName(o) => ObjectKey::new(Kind::ResolvedName, "", o.name.clone()),
         }
     }
 }

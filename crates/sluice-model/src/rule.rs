@@ -110,8 +110,47 @@ pub struct Policy {
     pub ingress: Option<Vec<Rule>>,
     /// The egress rules in order; `None` if the policy has no say in that direction (`types`).
     pub egress: Option<Vec<Rule>>,
+    /// How it concerns host endpoints; pods ignore policies that are not [`HostUse::Normal`] or [`HostUse::Forward`].
+    pub host: HostUse,
+    /// What a staged policy's preview does (semantics 3.8); `None` for enforced kinds.
+    pub staged: Option<StagedAction>,
     /// Where the object was written.
     pub position: Option<Position>,
+}
+
+/// The stages of host endpoints that a policy takes part in: `applyOnForward`, `preDNAT`, `doNotTrack` (semantics 3.10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum HostUse {
+    /// No flag: traffic of the node itself.
+    #[default]
+    Normal,
+    /// `applyOnForward`: forwarded traffic too.
+    Forward,
+    /// `preDNAT`: before translation, in ingress.
+    PreDnat,
+    /// `doNotTrack`: before connection tracking.
+    Untracked,
+}
+
+impl HostUse {
+    /// Does the policy apply to pods that it selects?
+    pub fn concerns_pods(self) -> bool {
+        matches!(self, HostUse::Normal | HostUse::Forward)
+    }
+}
+
+/// `stagedAction` (semantics 3.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum StagedAction {
+    /// As if the enforced object were created or replaced.
+    #[default]
+    Set,
+    /// As Set.
+    Learn,
+    /// As if the enforced object were deleted.
+    Delete,
+    /// Nothing.
+    Ignore,
 }
 
 impl Policy {
@@ -148,6 +187,13 @@ pub enum Subject {
         /// `serviceAccountSelector`: then only pods are selected.
         service_account_selector: Option<Selector>,
     },
+    /// `subject` of a ClusterNetworkPolicy: pods of namespaces that match (semantics 4).
+    Cluster {
+        /// `namespaces`, or the `namespaceSelector` of `pods`.
+        namespaces: LabelSelector,
+        /// The `podSelector` of `pods`; absent = all pods.
+        pods: Option<LabelSelector>,
+    },
 }
 
 /// One rule of a policy.
@@ -174,6 +220,13 @@ pub enum RuleBody {
     },
     /// A conjunction of criteria (semantics 3.4).
     Calico(Box<CalicoRule>),
+    /// Peers × protocols of a ClusterNetworkPolicy (semantics 4).
+    Cluster {
+        /// `from` or `to`, ORed.
+        peers: Vec<ClusterPeer>,
+        /// `protocols`, ORed; `None` = every protocol.
+        protocols: Option<Vec<ClusterProtocol>>,
+    },
     /// A rule that could not be read: an Allow matches nothing, a Deny or Pass denies everything (semantics 7.3).
     Unreadable,
 }
@@ -195,6 +248,53 @@ pub enum KubernetesPeer {
         /// `namespaceSelector`; absent = the policy's own namespace.
         namespaces: Option<LabelSelector>,
     },
+}
+
+/// One peer of a ClusterNetworkPolicy rule (semantics 4).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ClusterPeer {
+    /// `namespaces` or `pods`: pods of namespaces that match.
+    Pods {
+        /// The namespaces.
+        namespaces: LabelSelector,
+        /// The pods; absent = all of them.
+        pods: Option<LabelSelector>,
+    },
+    /// `networks`: every address in the CIDRs.
+    Networks(Vec<Cidr>),
+    /// `nodes`: the addresses of matching nodes.
+    Nodes(LabelSelector),
+    /// `domainNames`: addresses that DNS gave for the names.
+    DomainNames(Vec<DomainPattern>),
+}
+
+/// A domain name in lower case without a final dot, or with `wildcard` one or more whole labels before it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DomainPattern {
+    /// The name; for `*.example.com` it is `example.com`.
+    pub name: Arc<str>,
+    /// Does `*.` stand before it?
+    pub wildcard: bool,
+}
+
+impl DomainPattern {
+    /// Does a name in lower case without a final dot match?
+    pub fn matches(&self, name: &str) -> bool {
+        if !self.wildcard {
+            return *name == *self.name;
+        }
+        let labels = name.strip_suffix(&*self.name).and_then(|rest| rest.strip_suffix('.'));
+        labels.is_some_and(|labels| !labels.is_empty())
+    }
+}
+
+/// One entry of `protocols` in a ClusterNetworkPolicy rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClusterProtocol {
+    /// `tcp`, `udp`, `sctp`: a protocol and ports; never [`PortMatch::Named`].
+    Port(KubernetesPort),
+    /// `destinationNamedPort`: the name at the destination pod, with the protocol declared there.
+    Named(Arc<str>),
 }
 
 /// One port of a Kubernetes rule.

@@ -39,6 +39,12 @@ pub struct World {
     pub pods: BTreeMap<PodKey, Pod>,
     /// Policies of every kind.
     pub policies: BTreeMap<ObjectKey, Arc<Policy>>,
+    /// HostEndpoints by name.
+    pub host_endpoints: BTreeMap<Arc<str>, HostEndpoint>,
+    /// ProjectIsolation objects by name.
+    pub isolations: BTreeMap<Arc<str>, ProjectIsolation>,
+    /// What DNS says of names.
+    pub names: BTreeMap<Arc<str>, ResolvedName>,
 }
 
 impl World {
@@ -63,6 +69,9 @@ impl World {
             Object::EndpointSlice(o) => drop(self.slices.insert((o.namespace.clone(), o.name.clone()), o)),
             Object::Pod(o) => drop(self.pods.insert(o.key.clone(), o)),
             Object::Policy(o) => drop(self.policies.insert(o.key.clone(), o)),
+            Object::HostEndpoint(o) => drop(self.host_endpoints.insert(o.name.clone(), o)),
+            Object::ProjectIsolation(o) => drop(self.isolations.insert(o.name.clone(), o)),
+            Object::ResolvedName(o) => drop(self.names.insert(o.name.clone(), o)),
         }
     }
 
@@ -77,7 +86,10 @@ impl World {
             Kind::Service => drop(self.services.remove(&pair())),
             Kind::EndpointSlice => drop(self.slices.remove(&pair())),
             Kind::Pod => drop(self.pods.remove(&PodKey::new(key.namespace.clone(), key.name.clone()))),
-            Kind::HostEndpoint | Kind::Profile => {}
+            Kind::HostEndpoint => drop(self.host_endpoints.remove(&key.name)),
+            Kind::ProjectIsolation => drop(self.isolations.remove(&key.name)),
+            Kind::ResolvedName => drop(self.names.remove(&key.name)),
+            Kind::Profile => {}
             Kind::KubernetesNetworkPolicy
             | Kind::NetworkPolicy
             | Kind::GlobalNetworkPolicy
@@ -100,6 +112,9 @@ impl World {
         objects.extend(self.slices.values().cloned().map(Object::EndpointSlice));
         objects.extend(self.pods.values().cloned().map(Object::Pod));
         objects.extend(self.policies.values().cloned().map(Object::Policy));
+        objects.extend(self.host_endpoints.values().cloned().map(Object::HostEndpoint));
+        objects.extend(self.isolations.values().cloned().map(Object::ProjectIsolation));
+        objects.extend(self.names.values().cloned().map(Object::ResolvedName));
         objects
     }
 

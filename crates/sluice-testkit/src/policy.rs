@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use sluice_addr::{Cidr, Family, PortRange, Protocol};
 use sluice_model::{
-    Action, CalicoRule, Direction, EntityRule, IcmpMatch, Kind, KubernetesPeer, KubernetesPort,
+    Action, CalicoRule, Direction, EntityRule, HostUse, IcmpMatch, Kind, KubernetesPeer, KubernetesPort,
     NamespaceScope, ObjectKey, Order, Policy, PortMatch, Rule, RuleBody, RuleRef, ServiceAccountMatch,
     Subject,
 };
@@ -36,6 +36,8 @@ pub fn random_kubernetes_policy(rng: &mut impl Rng, policy_name: &str) -> Policy
         subject: Subject::Kubernetes(maybe(rng, 0.5, label_selector).unwrap_or_default()),
         ingress: maybe(rng, 0.7, |rng| rules(rng, Direction::Ingress)),
         egress: maybe(rng, 0.5, |rng| rules(rng, Direction::Egress)),
+        host: HostUse::Normal,
+        staged: None,
         position: None,
         key: key.clone(),
     }
@@ -74,6 +76,8 @@ pub fn random_calico_policy(rng: &mut impl Rng, policy_name: &str) -> Policy {
         },
         ingress: maybe(rng, 0.7, |rng| rules(rng, Direction::Ingress)),
         egress: maybe(rng, 0.6, |rng| rules(rng, Direction::Egress)),
+        host: HostUse::Normal,
+        staged: None,
         position: None,
         key: key.clone(),
     }

@@ -145,7 +145,7 @@ fn random_node(node: usize) -> Object {
 
 fn random_namespace(rng: &mut impl Rng, namespace: &str) -> Object {
     let labels = labels(rng).with("kubernetes.io/metadata.name", namespace);
-    Object::Namespace(Namespace { name: namespace.into(), labels })
+    Object::Namespace(Namespace { name: namespace.into(), labels, annotations: Labels::default() })
 }
 
 fn random_account(rng: &mut impl Rng) -> Object {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use sluice_addr::{AddrRange, AddrSet, BitSet, Cidr, Family, partition};
-use sluice_model::{KubernetesPeer, RuleBody, World};
+use sluice_model::{ClusterPeer, KubernetesPeer, RuleBody, World};
 
 use crate::claim::{Claim, Peer};
 use crate::snapshot::next;
@@ -97,6 +97,15 @@ fn cidrs(world: &World, claim: &Claim) -> Vec<AddrSet> {
             RuleBody::Calico(rule) => {
                 for side in [&rule.source, &rule.destination] {
                     cidrs.extend(side.nets.iter().chain(&side.not_nets));
+                }
+            }
+            RuleBody::Cluster { peers, .. } => {
+                for peer in peers {
+                    match peer {
+                        ClusterPeer::Networks(networks) => cidrs.extend(networks),
+                        // Pods get no node's address, and a name's address is no pod's until it is one.
+                        ClusterPeer::Pods { .. } | ClusterPeer::Nodes(_) | ClusterPeer::DomainNames(_) => {}
+                    }
                 }
             }
             RuleBody::Unreadable => {}

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sluice_model::{
-    EntityRule, Kind, KubernetesPeer, Namespace, NamespaceScope, Object, ObjectDelta, Pod, PodKey, Policy,
-    PortMatch, Rule, RuleBody, Subject, World,
+    ClusterPeer, ClusterProtocol, EntityRule, Kind, KubernetesPeer, Namespace, NamespaceScope, Object,
+    ObjectDelta, Pod, PodKey, Policy, PortMatch, Rule, RuleBody, Subject, World,
 };
 use sluice_selector::{LabelSelector, Labels, Selector};
 
@@ -44,7 +44,8 @@ pub(super) fn kinds(world: &World, claim: &Claim, named_by_address: bool) -> Res
     let mut looked_at = 0;
     for (name, new_namespace) in questions.namespaces(world)? {
         if let Some(labels) = &new_namespace {
-            let namespace = Namespace { name: name.clone(), labels: labels.clone() };
+            let namespace =
+                Namespace { name: name.clone(), labels: labels.clone(), annotations: Labels::default() };
             scratch.apply(ObjectDelta::Upsert(Object::Namespace(namespace)));
         }
         let of_namespace = scratch.namespace_labels(&name);
@@ -208,6 +209,9 @@ impl Questions {
         };
         match &policy.subject {
             Subject::Kubernetes(selector) => self.ask_pods(own(), Some(selector)),
+            Subject::Cluster { namespaces, pods } => {
+                self.ask_pods(Scope::Matching(namespaces.clone()), pods.as_ref());
+            }
             Subject::Calico { selector, namespace_selector, service_account_selector } => {
                 self.ask_calico(own(), selector.clone());
                 if let Some(selector) = namespace_selector {
@@ -235,6 +239,18 @@ impl Questions {
             RuleBody::Calico(rule) => {
                 self.ask_side(policy, &rule.source);
                 self.ask_side(policy, &rule.destination);
+            }
+            RuleBody::Cluster { peers, protocols } => {
+                for peer in peers {
+                    if let ClusterPeer::Pods { namespaces, pods } = peer {
+                        self.ask_pods(Scope::Matching(namespaces.clone()), pods.as_ref());
+                    }
+                }
+                for entry in protocols.iter().flatten() {
+                    if let ClusterProtocol::Named(name) = entry {
+                        self.note_named(policy, &PortMatch::Named(name.clone()));
+                    }
+                }
             }
             RuleBody::Unreadable => {}
         }

@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use sluice_addr::{Family, Protocol};
-use sluice_model::{ObjectKey, Policy, decide};
+use sluice_model::{HostUse, ObjectKey, Policy, decide};
 use sluice_selector::LabelSelector;
 use sluice_testkit::{random_pod, random_world};
 
@@ -122,7 +122,11 @@ fn isolated(extra: impl FnOnce(&mut Policy)) -> World {
     let mut world = World::default();
     for name in ["a", "b"] {
         let labels = Labels::from_iter([("kubernetes.io/metadata.name", name)]);
-        world.apply(ObjectDelta::Upsert(Object::Namespace(Namespace { name: name.into(), labels })));
+        world.apply(ObjectDelta::Upsert(Object::Namespace(Namespace {
+            name: name.into(),
+            labels,
+            annotations: Labels::default(),
+        })));
     }
     let mut policy = Policy {
         key: ObjectKey::new(sluice_model::Kind::KubernetesNetworkPolicy, "a", "isolate"),
@@ -131,6 +135,8 @@ fn isolated(extra: impl FnOnce(&mut Policy)) -> World {
         subject: sluice_model::Subject::Kubernetes(selector(Some(("app", "x"))).unwrap()),
         ingress: Some(Vec::new()),
         egress: None,
+        host: HostUse::Normal,
+        staged: None,
         position: None,
     };
     extra(&mut policy);

@@ -8,8 +8,8 @@ use rand::Rng;
 use sluice_addr::{Cidr, PortRange, Protocol};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{
-    Action, Kind, KubernetesPeer, KubernetesPort, Namespace, Node, Object, ObjectDelta, ObjectKey, Order,
-    Pod, PodKey, Policy, PortMatch, Rule, RuleBody, RuleRef, Subject, World,
+    Action, HostUse, Kind, KubernetesPeer, KubernetesPort, Namespace, Node, Object, ObjectDelta, ObjectKey,
+    Order, Pod, PodKey, Policy, PortMatch, Rule, RuleBody, RuleRef, Subject, World,
 };
 use sluice_plan::Plan;
 use sluice_selector::{LabelSelector, Labels, Selector};
@@ -71,7 +71,7 @@ pub fn node(name: &str, addresses: [IpAddr; 2]) -> Object {
 
 pub fn namespace(name: &str) -> Object {
     let labels = Labels::from_iter([("kubernetes.io/metadata.name", name)]);
-    Object::Namespace(Namespace { name: name.into(), labels })
+    Object::Namespace(Namespace { name: name.into(), labels, annotations: Labels::default() })
 }
 
 pub fn pod(namespace: &str, name: &str, node: &str, addresses: [IpAddr; 2]) -> Object {
@@ -135,6 +135,8 @@ pub fn policy(
                 reference: RuleRef {
                     object: key.clone(),
                     path: format!("spec.{direction}[{index}]").into(),
+                    host: HostUse::Normal,
+                    staged: None,
                     position: None,
                 },
             }
@@ -155,6 +157,8 @@ pub fn policy(
         subject: Subject::Kubernetes(selector),
         ingress,
         egress,
+        host: HostUse::Normal,
+        staged: None,
         position: None,
         key,
     }))
@@ -173,6 +177,8 @@ pub fn deny_all(name: &str) -> Object {
         },
         ingress: Some(Vec::new()),
         egress: Some(Vec::new()),
+        host: HostUse::Normal,
+        staged: None,
         position: None,
     }))
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use sluice_addr::parse_host_or_cidr;
 use sluice_model::{
-    BUILT_IN_TIERS, Direction, Kind, NetworkSet, Object, Order, Policy, Rule, Subject, Tier, TierDefault,
+    BUILT_IN_TIERS, Direction, HostUse, Kind, NetworkSet, Object, Order, Policy, Rule, Subject, Tier,
+    TierDefault,
 };
 use sluice_report::Code;
 
@@ -60,6 +61,8 @@ pub(super) fn policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Option<Object
         subject,
         ingress,
         egress,
+        host: HostUse::Normal,
+        staged: None,
         position: reader.position(""),
     })))
 }

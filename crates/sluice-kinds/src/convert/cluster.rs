@@ -8,6 +8,7 @@ use sluice_model::{
     EndpointSlice, Namespace, Node, Object, Service, ServiceAccount, ServicePort, SliceEndpoint, SlicePort,
 };
 use sluice_report::Code;
+use sluice_selector::Labels;
 
 use super::Reader;
 use super::network_policy::read_cidr;
@@ -23,7 +24,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) fn namespace(reader: &mut Reader<'_>, root: &Field<'_>) -> Object {
     let name = reader.key.name.clone();
     let labels = reader.labels(root).with(NAMESPACE_NAME, name.clone());
-    Object::Namespace(Namespace { name, labels })
+    let annotations = Labels::default();
+    Object::Namespace(Namespace { name, labels, annotations })
 }
 
 /// Reads a Node: its own addresses, and those that other nodes see from it through the overlay.

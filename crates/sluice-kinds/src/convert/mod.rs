@@ -72,8 +72,9 @@ pub fn to_model(value: &Value, source: Option<Source<'_>>) -> Converted {
         Kind::StagedGlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
         | Kind::StagedKubernetesNetworkPolicy
-        | Kind::Profile => None,
-        Kind::HostEndpoint | Kind::KubernetesClusterNetworkPolicy => {
+        | Kind::Profile
+        | Kind::ResolvedName => None,
+        Kind::HostEndpoint | Kind::KubernetesClusterNetworkPolicy | Kind::ProjectIsolation => {
             let message = format!("{} is not evaluated by this version", kind.written());
             reader.find(Code::SL2104, "spec", message, Some("verdicts that depend on it may differ"));
             None

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use sluice_addr::{Cidr, PortRange, Protocol, has_host_bits};
 use sluice_model::{
-    Action, Direction, KubernetesPeer, KubernetesPort, Object, Order, Policy, PortMatch, Rule, RuleBody,
-    Subject,
+    Action, Direction, HostUse, KubernetesPeer, KubernetesPort, Object, Order, Policy, PortMatch, Rule,
+    RuleBody, Subject,
 };
 use sluice_report::Code;
 
@@ -44,6 +44,8 @@ pub(super) fn network_policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Optio
         subject: Subject::Kubernetes(subject),
         ingress,
         egress,
+        host: HostUse::Normal,
+        staged: None,
         position: reader.position(""),
     })))
 }

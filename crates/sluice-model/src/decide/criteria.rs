@@ -5,8 +5,8 @@ use sluice_addr::{Cidr, Family, Protocol, Transport};
 use super::entities::{End, Entity};
 use super::{Criterion, Evaluation};
 use crate::rule::{
-    Action, CalicoRule, Direction, EntityRule, IcmpMatch, KubernetesPeer, KubernetesPort, NamespaceScope,
-    Policy, PortMatch, Rule, RuleBody, ServiceAccountMatch,
+    Action, CalicoRule, ClusterPeer, ClusterProtocol, Direction, EntityRule, IcmpMatch, KubernetesPeer,
+    KubernetesPort, NamespaceScope, Policy, PortMatch, Rule, RuleBody, ServiceAccountMatch,
 };
 
 impl Evaluation<'_> {
@@ -22,6 +22,10 @@ impl Evaluation<'_> {
             RuleBody::Kubernetes { peers, ports } => {
                 require(self.any_peer_matches(policy, rule.action, peers.as_deref()), Criterion::Peer);
                 require(self.any_port_matches(rule.action, ports.as_deref()), Criterion::Port);
+            }
+            RuleBody::Cluster { peers, protocols } => {
+                require(self.any_cluster_peer_matches(rule.action, peers), Criterion::Peer);
+                require(self.any_protocol_matches(rule.action, protocols.as_deref()), Criterion::Port);
             }
             RuleBody::Calico(calico) => {
                 require(self.family_fits(calico), Criterion::Family);
@@ -80,6 +84,41 @@ impl Evaluation<'_> {
                     namespace_fits && pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
                 })
             }),
+        })
+    }
+
+    /// The peers of semantics 4.
+    fn any_cluster_peer_matches(&self, action: Action, peers: &[ClusterPeer]) -> bool {
+        let end = self.other_end();
+        peers.iter().any(|peer| match peer {
+            ClusterPeer::Pods { namespaces, pods } => end.judge(action, |entities| {
+                entities.iter().copied().filter_map(Entity::pod).any(|pod| {
+                    namespaces.matches(&self.world.namespace_labels(&pod.key.namespace))
+                        && pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
+                })
+            }),
+            ClusterPeer::Networks(cidrs) => cidrs.iter().any(|cidr| cidr.contains(end.address)),
+            ClusterPeer::Nodes(selector) => self.world.nodes.values().any(|node| {
+                selector.matches(&node.labels) && node.status_addresses().any(|own| own == end.address)
+            }),
+            ClusterPeer::DomainNames(patterns) => self.world.names.values().any(|resolved| {
+                patterns.iter().any(|pattern| pattern.matches(&resolved.name))
+                    && resolved.addresses.contains(&end.address)
+            }),
+        })
+    }
+
+    /// The `protocols` of semantics 4. A named port counts with the protocol that the destination pod declares.
+    fn any_protocol_matches(&self, action: Action, protocols: Option<&[ClusterProtocol]>) -> bool {
+        let Some(protocols) = protocols else { return true };
+        protocols.iter().any(|entry| match entry {
+            ClusterProtocol::Port(port) => self.any_port_matches(action, Some(std::slice::from_ref(port))),
+            ClusterProtocol::Named(name) => {
+                let (protocol, port) = (self.flow.protocol(), self.flow.destination_port());
+                self.destination.judge(action, |entities| {
+                    entities.iter().any(|entity| declares(*entity, name, protocol, port))
+                })
+            }
         })
     }
 

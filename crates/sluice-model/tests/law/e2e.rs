@@ -29,6 +29,7 @@ impl Grid {
             world.apply(ObjectDelta::Upsert(Object::Namespace(Namespace {
                 name: namespace.to_string().into(),
                 labels,
+                annotations: Labels::default(),
             })));
         }
         for &(namespace, name) in places {

@@ -61,6 +61,8 @@ pub(crate) fn kubernetes_policy(text: &str, address_of: AddressOf) -> Policy {
         }),
         ingress: rules("ingress", ingress),
         egress: rules("egress", egress),
+        host: HostUse::Normal,
+        staged: None,
         position: None,
         key,
     }

@@ -137,7 +137,7 @@ fn object(line: &str) -> Object {
     match kind {
         "ns" => {
             let labels = labels.with("kubernetes.io/metadata.name", name.clone());
-            Object::Namespace(Namespace { name, labels })
+            Object::Namespace(Namespace { name, labels, annotations: Labels::default() })
         }
         "pod" => Object::Pod(Pod {
             key: PodKey { namespace, name },
@@ -246,6 +246,8 @@ fn calico_policy(text: &str, namespaced: bool) -> Policy {
         },
         ingress: rules("ingress", ingress),
         egress: rules("egress", egress),
+        host: HostUse::Normal,
+        staged: None,
         position: None,
         key,
     }
