@@ -143,18 +143,8 @@ fn is_in_question(snapshot: &Snapshot, reading: Reading) -> bool {
         (Cidrs::Everything, OwnNode::Judged) => false,
         (Cidrs::Everything, OwnNode::Always) => !snapshot.world().nodes.is_empty(),
         _ => snapshot.world().policies.values().any(|policy| {
-            [&policy.ingress, &policy.egress].into_iter().flatten().flatten().any(|rule| match &rule.body {
-                RuleBody::Kubernetes { peers, .. } => {
-                    peers.iter().flatten().any(|p| matches!(p, KubernetesPeer::IpBlock { .. }))
-                }
-                RuleBody::Calico(rule) => [&rule.source, &rule.destination]
-                    .iter()
-                    .any(|side| !side.nets.is_empty() || !side.not_nets.is_empty()),
-                RuleBody::Cluster { peers, .. } => {
-                    peers.iter().any(|peer| matches!(peer, ClusterPeer::Networks(_)))
-                }
-                RuleBody::Unreadable => false,
-            })
+            let mut rules = [&policy.ingress, &policy.egress].into_iter().flatten().flatten();
+            rules.any(|rule| !rule.body.cidrs().is_empty())
         }),
     }
 }

@@ -49,7 +49,7 @@ fn pod(namespace: &str, name: &str, label: &str, node: &str, v4: &str) -> Object
 fn cluster() -> Vec<Object> {
     let namespace = |name: &str| {
         let labels = Labels::from_iter([("kubernetes.io/metadata.name", name)]);
-        Object::Namespace(Namespace { name: name.into(), labels })
+        Object::Namespace(Namespace { name: name.into(), labels, annotations: Labels::default() })
     };
     let node = |name: &str, address: &str| {
         let addresses = vec![ip(address)];

@@ -231,6 +231,37 @@ pub enum RuleBody {
     Unreadable,
 }
 
+impl RuleBody {
+    /// Every CIDR that the rule names, wherever it stands.
+    pub fn cidrs(&self) -> Vec<Cidr> {
+        let mut cidrs = Vec::new();
+        match self {
+            RuleBody::Kubernetes { peers, .. } => {
+                for peer in peers.iter().flatten() {
+                    if let KubernetesPeer::IpBlock { cidr, except } = peer {
+                        cidrs.push(*cidr);
+                        cidrs.extend(except);
+                    }
+                }
+            }
+            RuleBody::Calico(rule) => {
+                for side in [&rule.source, &rule.destination] {
+                    cidrs.extend(side.nets.iter().chain(&side.not_nets));
+                }
+            }
+            RuleBody::Cluster { peers, .. } => {
+                for peer in peers {
+                    if let ClusterPeer::Networks(networks) = peer {
+                        cidrs.extend(networks);
+                    }
+                }
+            }
+            RuleBody::Unreadable => {}
+        }
+        cidrs
+    }
+}
+
 /// One peer of a Kubernetes rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum KubernetesPeer {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, bail};
 use sluice_addr::{AddrSet, Cidr, Family, Protocol, Transport};
-use sluice_model::{KubernetesPeer, NetworkSet, Pod, PodKey, RuleBody, World};
+use sluice_model::{NetworkSet, Pod, PodKey, World};
 
 /// The ranges that pods without addresses are taken to be in: the defaults of RKE2 and k3s, and one for IPv6.
 const POD_RANGES: [&str; 2] = ["10.42.0.0/16", "fd00:10:42::/56"];
@@ -61,22 +61,7 @@ fn splitting_cidrs(world: &World, ranges: &[Cidr]) -> Vec<Cidr> {
         world.sets.values().flat_map(|s: &NetworkSet| s.nets.iter().copied()).collect();
     for policy in world.policies.values() {
         for rule in [&policy.ingress, &policy.egress].into_iter().flatten().flatten() {
-            match &rule.body {
-                RuleBody::Kubernetes { peers, .. } => {
-                    for peer in peers.iter().flatten() {
-                        if let KubernetesPeer::IpBlock { cidr, except } = peer {
-                            cidrs.insert(*cidr);
-                            cidrs.extend(except.iter().copied());
-                        }
-                    }
-                }
-                RuleBody::Calico(rule) => {
-                    for side in [&rule.source, &rule.destination] {
-                        cidrs.extend(side.nets.iter().chain(&side.not_nets).copied());
-                    }
-                }
-                RuleBody::Unreadable => {}
-            }
+            cidrs.extend(rule.body.cidrs());
         }
     }
     cidrs

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use sluice_addr::{AddrRange, AddrSet, BitSet, Cidr, Family, partition};
-use sluice_model::{ClusterPeer, KubernetesPeer, RuleBody, World};
+use sluice_model::World;
 
 use crate::claim::{Claim, Peer};
 use crate::snapshot::next;
@@ -85,32 +85,7 @@ fn anywhere(world: &World) -> AddrSet {
 fn cidrs(world: &World, claim: &Claim) -> Vec<AddrSet> {
     let mut cidrs: Vec<Cidr> = world.sets.values().flat_map(|set| set.nets.iter().copied()).collect();
     let rules = world.policies.values().flat_map(|p| [&p.ingress, &p.egress]).flatten().flatten();
-    for rule in rules {
-        match &rule.body {
-            RuleBody::Kubernetes { peers, .. } => {
-                for peer in peers.iter().flatten() {
-                    if let KubernetesPeer::IpBlock { cidr, except } = peer {
-                        cidrs.extend([cidr].into_iter().chain(except));
-                    }
-                }
-            }
-            RuleBody::Calico(rule) => {
-                for side in [&rule.source, &rule.destination] {
-                    cidrs.extend(side.nets.iter().chain(&side.not_nets));
-                }
-            }
-            RuleBody::Cluster { peers, .. } => {
-                for peer in peers {
-                    match peer {
-                        ClusterPeer::Networks(networks) => cidrs.extend(networks),
-                        // Pods get no node's address, and a name's address is no pod's until it is one.
-                        ClusterPeer::Pods { .. } | ClusterPeer::Nodes(_) | ClusterPeer::DomainNames(_) => {}
-                    }
-                }
-            }
-            RuleBody::Unreadable => {}
-        }
-    }
+    cidrs.extend(rules.flat_map(|rule| rule.body.cidrs()));
     for peer in claim.from.iter().chain(&claim.to) {
         if let Peer::Addresses { cidr, except } = peer {
             cidrs.extend([cidr].into_iter().chain(except));
