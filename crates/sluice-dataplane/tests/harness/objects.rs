@@ -135,8 +135,6 @@ pub fn policy(
                 reference: RuleRef {
                     object: key.clone(),
                     path: format!("spec.{direction}[{index}]").into(),
-                    host: HostUse::Normal,
-                    staged: None,
                     position: None,
                 },
             }
