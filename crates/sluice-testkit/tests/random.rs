@@ -57,6 +57,7 @@ fn every_criterion_occurs() {
                         let named = |port: &_| matches!(port, PortMatch::Named(_));
                         note("kubernetes name", ports.iter().flatten().any(|port| named(&port.port)));
                     }
+                    RuleBody::Cluster { .. } => note("cluster", true),
                     RuleBody::Calico(rule) => {
                         note("ipVersion", rule.ip_version.is_some());
                         note("notProtocol", rule.not_protocol.is_some());
