@@ -42,6 +42,8 @@ pub(crate) fn changes_nothing(world: &World, delta: &ObjectDelta) -> bool {
                 | Kind::NetworkPolicy
                 | Kind::GlobalNetworkPolicy
                 | Kind::KubernetesClusterNetworkPolicy
+                | Kind::AdminNetworkPolicy
+                | Kind::BaselineAdminNetworkPolicy
                 | Kind::StagedGlobalNetworkPolicy
                 | Kind::StagedNetworkPolicy
                 | Kind::StagedKubernetesNetworkPolicy => !world.policies.contains_key(key),
@@ -77,6 +79,8 @@ pub(crate) fn keys_of(world: &World, kind: Kind) -> Vec<ObjectKey> {
         | Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy
         | Kind::KubernetesClusterNetworkPolicy
+        | Kind::AdminNetworkPolicy
+        | Kind::BaselineAdminNetworkPolicy
         | Kind::StagedGlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
         | Kind::StagedKubernetesNetworkPolicy => {

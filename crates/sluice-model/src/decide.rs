@@ -292,7 +292,9 @@ fn is_enforced(policy: &Policy) -> bool {
         Kind::KubernetesNetworkPolicy
         | Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy
-        | Kind::KubernetesClusterNetworkPolicy => true,
+        | Kind::KubernetesClusterNetworkPolicy
+        | Kind::AdminNetworkPolicy
+        | Kind::BaselineAdminNetworkPolicy => true,
         Kind::StagedGlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
         | Kind::StagedKubernetesNetworkPolicy

@@ -32,6 +32,10 @@ pub enum Kind {
     NetworkPolicy,
     GlobalNetworkPolicy,
     KubernetesClusterNetworkPolicy,
+    /// Read as a ClusterNetworkPolicy of tier Admin (semantics 8.1).
+    AdminNetworkPolicy,
+    /// Read as a ClusterNetworkPolicy of tier Baseline (semantics 8.1).
+    BaselineAdminNetworkPolicy,
     StagedGlobalNetworkPolicy,
     StagedNetworkPolicy,
     StagedKubernetesNetworkPolicy,
@@ -60,6 +64,8 @@ impl Kind {
             Kind::NetworkPolicy => "NetworkPolicy",
             Kind::GlobalNetworkPolicy => "GlobalNetworkPolicy",
             Kind::KubernetesClusterNetworkPolicy => "KubernetesClusterNetworkPolicy",
+            Kind::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Kind::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Kind::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
             Kind::StagedNetworkPolicy => "StagedNetworkPolicy",
             Kind::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",

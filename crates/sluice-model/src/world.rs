@@ -94,6 +94,8 @@ impl World {
             | Kind::NetworkPolicy
             | Kind::GlobalNetworkPolicy
             | Kind::KubernetesClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::StagedNetworkPolicy
             | Kind::StagedKubernetesNetworkPolicy => drop(self.policies.remove(key)),

@@ -74,7 +74,11 @@ pub fn to_model(value: &Value, source: Option<Source<'_>>) -> Converted {
         | Kind::StagedKubernetesNetworkPolicy
         | Kind::Profile
         | Kind::ResolvedName => None,
-        Kind::HostEndpoint | Kind::KubernetesClusterNetworkPolicy | Kind::ProjectIsolation => {
+        Kind::HostEndpoint
+        | Kind::KubernetesClusterNetworkPolicy
+        | Kind::AdminNetworkPolicy
+        | Kind::BaselineAdminNetworkPolicy
+        | Kind::ProjectIsolation => {
             let message = format!("{} is not evaluated by this version", kind.written());
             reader.find(Code::SL2104, "spec", message, Some("verdicts that depend on it may differ"));
             None
