@@ -54,7 +54,7 @@ pub(crate) fn policy_states(
                 findings.push(finding(Code::SL2202, &"spec.tier".into(), message));
             }
             for rule in &idle_rules {
-                findings.push(finding(Code::SL1002, &rule.path, "matches nothing now".into()));
+                findings.push(finding(Code::SL1018, &rule.path, "matches nothing now".into()));
             }
             let subjects = subjects.get(&at).copied().unwrap_or_default();
             states.insert(policy.key.clone(), PolicyState { subjects, idle_rules, findings });

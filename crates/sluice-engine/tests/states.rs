@@ -79,7 +79,7 @@ fn subjects_idle_rules_and_findings() {
     let state = &engine.states()[&guard];
     assert_eq!(state.subjects, 1, "the pod of the other node is no subject here");
     assert_eq!(state.idle_rules.iter().map(|rule| &*rule.path).collect::<Vec<_>>(), ["spec.ingress[1]"]);
-    assert_eq!(lines(state), ["SL1002 GlobalNetworkPolicy guard: spec.ingress[1]: matches nothing now"]);
+    assert_eq!(lines(state), ["SL1018 GlobalNetworkPolicy guard: spec.ingress[1]: matches nothing now"]);
     // What selects nothing here is not compiled here, so that nothing is said about its rules.
     let state = &engine.states()[&elsewhere];
     assert_eq!((state.subjects, state.idle_rules.len()), (0, 0));

@@ -54,10 +54,31 @@ macro_rules! codes {
 }
 
 codes! {
-    SL1001 Warning Programmed "the policy selects no endpoint";
-    SL1002 Warning Programmed "a rule matches nothing";
+    SL1001 Warning Programmed "the rule admits everyone";
+    SL1002 Warning Programmed "a direction without rules denies everything in it";
     SL1005 Warning Programmed "rules of a direction that types does not name have no effect";
+    SL1006 Warning Programmed "a rule without ports opens every port and protocol";
     SL1010 Warning Programmed "a policy without rules decides nothing, at any order";
+    SL1011 Warning Programmed "a podSelector without namespaceSelector looks at its own namespace only";
+    SL1012 Warning Programmed "an extra dash makes OR out of AND";
+    SL1013 Warning Programmed "an empty selector means pods only, not everyone";
+    SL1014 Warning Programmed "a selector contradicts itself";
+    SL1015 Warning Programmed "the policy selects no pod";
+    SL1016 Warning Programmed "a label is unknown, but close to one that exists";
+    SL1017 Warning Programmed "trust rests on a label that imitates the namespace's name";
+    SL1018 Warning Programmed "a rule or peer matches nothing now";
+    SL1021 Warning Programmed "egress is isolated without DNS";
+    SL1022 Warning Programmed "the port is a Service's port, the pods listen elsewhere";
+    SL1024 Warning Programmed "the rule says TCP, the pods serve the port by another protocol";
+    SL1025 Warning Programmed "endPort equals port";
+    SL1033 Warning Programmed "the CIDR is the address of a pod";
+    SL1034 Warning Programmed "the CIDR holds Service addresses, which no rule ever sees";
+    SL1036 Warning Programmed "everywhere is named in one family, the pods have both";
+    SL1041 Warning Programmed "no effect: what is left without it decides the same";
+    SL1042 Warning Programmed "the policy selects hostNetwork pods only";
+    SL1044 Warning Programmed "earlier rules decide all that the rule matches";
+    SL1045 Warning Programmed "without order the policy stands after NetworkPolicies and cannot override them";
+    SL1046 Warning Programmed "no policy is in the tier";
     SL2001 Error Rejected "a peer without member";
     SL2002 Error Rejected "ipBlock beside another peer member";
     SL2003 Error Rejected "invalid CIDR";
@@ -83,6 +104,9 @@ codes! {
     SL2206 Warning Programmed "a criterion is read in a way that may surprise";
     SL2301 Warning Programmed "depends on ipBlock matching pod and node addresses";
     SL2302 Warning Programmed "depends on policy between a pod and its own node";
+    SL2303 Warning Programmed "depends on whose address a NodePort or load balancer client shows";
+    SL2304 Warning Programmed "depends on how a pod is judged that reaches itself through a Service";
+    SL2305 Warning Programmed "depends on whether a negative namespaceSelector matches what has no namespace";
     SL3001 Error Quarantined "the kernel refused a rule";
     SL3002 Error Unsupported "the kernel state differs from the plan";
     SL3003 Warning Programmed "no agent reports for a node";
