@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use sluice_addr::{Family, Flow};
 use sluice_model::ObjectDelta;
-use sluice_plan::{ClassId, SubjectId};
+use sluice_plan::{ClassId, Subject};
 use sluice_report::{ClaimResult, ClaimState};
 
 use crate::claim::{Claim, Expectation};
@@ -81,7 +81,7 @@ struct Tally {
 /// Places that policy cannot tell apart. Nodes and outside addresses stand alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
-    subjects: Vec<SubjectId>,
+    subjects: Vec<Subject>,
     class: Option<ClassId>,
     alone: Option<Place>,
     /// Is it a member of the claim's `to`?

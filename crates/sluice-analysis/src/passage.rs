@@ -154,9 +154,7 @@ impl Snapshot {
         peer: IpAddr,
     ) -> impl Iterator<Item = FunctionId> + 's {
         let class = self.plan().class_of(peer);
-        owners.iter().filter_map(move |owner| {
-            self.plan().subjects.get(&owner.subject)?.leg(direction).functions.get(&class?).copied()
-        })
+        owners.iter().filter_map(move |owner| self.plan().function(owner.subject.leg(direction), class?))
     }
 
     /// What each leg says about one packet: the strictest claimant's word at each end (semantics 1.9).
@@ -176,8 +174,9 @@ impl Snapshot {
     fn word(&self, direction: Direction, own: IpAddr, peer: IpAddr, flow: &Flow) -> Option<LegWord<'_>> {
         let class = self.plan().class_of(peer)?;
         let words = self.owners_of(own).iter().filter_map(|owner| {
-            let leg = self.plan().subjects.get(&owner.subject)?.leg(direction);
-            let function = self.plan().functions.get(leg.functions.get(&class)?)?;
+            let id = owner.subject.leg(direction);
+            let leg = self.plan().legs.get(&id)?;
+            let function = self.plan().functions.get(&self.plan().function(id, class)?)?;
             Some(LegWord { direction, outcome: function.decide(flow.protocol(), &flow.transport).0, leg })
         });
         words.min_by_key(|word| word.outcome.verdict != Verdict::Deny)

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use sluice_addr::{AddrSet, Cidr, Family, Protocol};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Direction, ObjectDelta, PodKey, World};
-use sluice_plan::{ClassId, Plan, SubjectId};
+use sluice_plan::{ClassId, Plan, Subject};
 
 use crate::passage::Memo;
 use crate::portability::Reading;
@@ -32,7 +32,7 @@ pub struct Snapshot {
 pub(crate) struct Owner {
     pub(crate) pod: PodKey,
     pub(crate) node: Option<Arc<str>>,
-    pub(crate) subject: SubjectId,
+    pub(crate) subject: Subject,
 }
 
 /// One end of a connection: an address, and what it is.
@@ -164,13 +164,13 @@ impl Snapshot {
     pub fn outside(&self, family: Family, within: Option<&AddrSet>) -> Vec<Place> {
         let inside = self.inside();
         let mut by_class: BTreeMap<ClassId, AddrSet> = BTreeMap::new();
-        for (range, class) in self.plan.ranges.iter().filter(|(r, _)| r.family() == family) {
-            let mut free = AddrSet::from_iter([*range]).subtract(&inside);
+        for (range, class) in self.plan.spans().filter(|(r, _)| r.family() == family) {
+            let mut free = AddrSet::from_iter([range]).subtract(&inside);
             if let Some(within) = within {
                 free = free.intersect(within);
             }
             if !free.is_empty() {
-                let entry = by_class.entry(*class).or_default();
+                let entry = by_class.entry(class).or_default();
                 *entry = entry.union(&free);
             }
         }
@@ -187,9 +187,8 @@ impl Snapshot {
     /// The policies of one direction that apply to a place, by name, in the order of evaluation of their tiers.
     pub fn policies_of(&self, place: &Place, direction: Direction) -> BTreeSet<String> {
         let owners = self.owners_of(place.address).iter().filter(|o| Some(&o.pod) == place.pod.as_ref());
-        let subjects = owners.filter_map(|owner| self.plan.subjects.get(&owner.subject));
-        subjects
-            .flat_map(|subject| &subject.leg(direction).tiers)
+        let legs = owners.filter_map(|owner| self.plan.legs.get(&owner.subject.leg(direction)));
+        legs.flat_map(|leg| leg.tiers.iter())
             .flat_map(|tier| tier.policies.iter().map(|p| p.object.to_string()))
             .collect()
     }

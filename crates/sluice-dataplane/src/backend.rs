@@ -223,9 +223,9 @@ fn objects_behind(plan: &Plan, chain: &str) -> BTreeSet<ObjectKey> {
             Cause::TierDefault(_) | Cause::Profile(_) => None,
         }));
     }
-    for subject in plan.subjects.values() {
+    for subject in plan.subjects() {
         for direction in [Direction::Ingress, Direction::Egress] {
-            let leg = subject.leg(direction);
+            let Some(leg) = plan.legs.get(&subject.leg(direction)) else { continue };
             if leg_chains(direction, leg).iter().any(|name| name == chain) {
                 let policies = leg.tiers.iter().flat_map(|tier| &tier.policies);
                 objects.extend(policies.map(|policy| policy.object.clone()));

@@ -9,10 +9,10 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sluice_addr::{AddrRange, Family, PortRange, PortSet, Protocol};
+use sluice_addr::{Family, PortRange, PortSet, Protocol};
 use sluice_model::{Direction, PodKey};
 use sluice_netlink::nft::{self, Chain, Expr, Field, KeyType, Rule, Set, SetKey, SetValue, Table, Value};
-use sluice_plan::{FunctionId, Leg, Plan, PortFunction, Subject, TransportMatch, Verdict};
+use sluice_plan::{FunctionId, Leg, LegId, Plan, PortFunction, Subject, TransportMatch, Verdict};
 
 use crate::fixed::{add_fixed, drop_rule, is_family, jump};
 use crate::layout::{EGRESS, INGRESS, OWN, TABLE};
@@ -33,14 +33,16 @@ pub fn compile(plan: &Plan, site: &Site) -> Table {
     let mut table = Table::new(nft::Family::Inet, TABLE);
     table.generation = Some(plan.generation);
     add_fixed(&mut table, site);
-    let mut compiler = Compiler { plan, table, functions: BTreeMap::new(), legs: BTreeMap::new() };
-    let mut attached: BTreeMap<IpAddr, Vec<&Subject>> = BTreeMap::new();
+    let subjects = plan.subjects();
+    let legs_of = |direction| (direction, subjects.iter().map(|s| s.leg(direction)).collect());
+    let of_direction = Direction::BOTH.map(legs_of).into();
+    let mut compiler =
+        Compiler { plan, table, functions: BTreeMap::new(), legs: BTreeMap::new(), of_direction };
+    let mut attached: BTreeMap<IpAddr, Vec<Subject>> = BTreeMap::new();
     for (key, interface) in &site.interfaces {
         for (address, subject) in plan.endpoints.get(key).iter().flat_map(|e| &e.addresses) {
-            if let Some(subject) = plan.subjects.get(subject) {
-                compiler.own(interface, *address);
-                attached.entry(*address).or_default().push(subject);
-            }
+            compiler.own(interface, *address);
+            attached.entry(*address).or_default().push(*subject);
         }
     }
     for (address, subjects) in attached {
@@ -60,7 +62,9 @@ struct Compiler<'a> {
     plan: &'a Plan,
     table: Table,
     functions: BTreeMap<FunctionId, Arc<str>>,
-    legs: BTreeMap<(Direction, &'a Leg), Arc<str>>,
+    legs: BTreeMap<(Direction, LegId), Arc<str>>,
+    /// The legs that some subject has in a direction.
+    of_direction: BTreeMap<Direction, BTreeSet<LegId>>,
 }
 
 impl<'a> Compiler<'a> {
@@ -71,14 +75,14 @@ impl<'a> Compiler<'a> {
 
     /// Leads an address to its leg. A contested address has several (semantics 1.9): all are asked in turn, so that the
     /// strictest holds.
-    fn dispatch(&mut self, address: IpAddr, direction: Direction, subjects: &[&'a Subject]) {
+    fn dispatch(&mut self, address: IpAddr, direction: Direction, subjects: &[Subject]) {
         let family = index(Family::of(address));
         let map = match direction {
             Direction::Egress => EGRESS[family],
             Direction::Ingress => INGRESS[family],
         };
         let legs: BTreeSet<Arc<str>> =
-            subjects.iter().map(|subject| self.leg(direction, subject.leg(direction))).collect();
+            subjects.iter().filter_map(|subject| self.leg(direction, subject.leg(direction))).collect();
         let chain = match legs.first() {
             Some(only) if legs.len() == 1 => only.clone(),
             _ => self.all_of(direction, &legs),
@@ -107,16 +111,17 @@ impl<'a> Compiler<'a> {
     /// The chain of a leg. Its name depends on direction and tiers only, so that a policy that is edited or a peer that
     /// comes changes elements, not chains; where two legs have the same tiers (Calico rules that look at the subject's own
     /// side) the functions tell them apart.
-    fn leg(&mut self, direction: Direction, leg: &'a Leg) -> Arc<str> {
-        if let Some(name) = self.legs.get(&(direction, leg)) {
-            return name.clone();
+    fn leg(&mut self, direction: Direction, id: LegId) -> Option<Arc<str>> {
+        let leg = self.plan.legs.get(&id)?;
+        if let Some(name) = self.legs.get(&(direction, id)) {
+            return Some(name.clone());
         }
-        let twins = self.plan.subjects.values().map(|s| s.leg(direction)).filter(|l| l.tiers == leg.tiers);
-        let alone = twins.collect::<BTreeSet<_>>().len() == 1;
+        let twins = self.of_direction[&direction].iter().filter_map(|id| self.plan.legs.get(id));
+        let alone = twins.filter(|twin| twin.tiers == leg.tiers).count() == 1;
         let [by_tiers, by_functions] = leg_chains(direction, leg);
         let name: Arc<str> = if alone { by_tiers } else { by_functions }.into();
         let name = self.free_name(name);
-        self.legs.insert((direction, leg), name.clone());
+        self.legs.insert((direction, id), name.clone());
         // reserved before its functions take names
         self.table.chains.insert(name.to_string(), Chain::default());
         let peer = match direction {
@@ -130,7 +135,7 @@ impl<'a> Compiler<'a> {
         }
         rules.push(drop_rule("peer of no class"));
         self.table.chains.insert(name.to_string(), Chain::regular(rules));
-        name
+        Some(name)
     }
 
     /// Pod addresses → functions, in a hash map. An address whose function is the one of the range it lies in needs no
@@ -139,10 +144,10 @@ impl<'a> Compiler<'a> {
         let plan = self.plan;
         let mut map = Set::hash([key_type(family)]).to_verdicts();
         for (address, class) in plan.hosts.iter().filter(|(a, _)| Family::of(**a) == family) {
-            let Some(function) = leg.functions.get(class) else { continue };
-            let surrounding = range_of(&plan.ranges, *address).and_then(|class| leg.functions.get(&class));
-            if surrounding != Some(function) {
-                let chain = self.function(*function)?;
+            let function = leg.function(*class, *plan.classes.get(class)?);
+            let (_, span) = plan.span_of(*address)?;
+            if leg.function(span.class, *plan.classes.get(&span.class)?) != function {
+                let chain = self.function(function)?;
                 map.elements.insert(SetKey::one(*address), goto(&chain));
             }
         }
@@ -157,8 +162,8 @@ impl<'a> Compiler<'a> {
     fn range_rules(&mut self, leg_name: &str, leg: &'a Leg, family: Family, peer: Field) -> Option<Rule> {
         let plan = self.plan;
         let mut pieces: Vec<(IpAddr, IpAddr, Arc<str>)> = Vec::new();
-        for (range, class) in plan.ranges.iter().filter(|(r, _)| r.family() == family) {
-            let chain = self.function(*leg.functions.get(class)?)?;
+        for (range, class) in plan.spans().filter(|(r, _)| r.family() == family) {
+            let chain = self.function(leg.function(class, *plan.classes.get(&class)?))?;
             match pieces.last_mut() {
                 Some((_, last, same)) if *same == chain => *last = range.last(),
                 _ => pieces.push((range.first(), range.last(), chain)),
@@ -317,11 +322,6 @@ pub(crate) fn key_type(family: Family) -> KeyType {
         Family::V4 => KeyType::Ipv4Addr,
         Family::V6 => KeyType::Ipv6Addr,
     }
-}
-
-fn range_of(ranges: &[(AddrRange, sluice_plan::ClassId)], address: IpAddr) -> Option<sluice_plan::ClassId> {
-    let at = ranges.partition_point(|(range, _)| range.last() < address);
-    ranges.get(at).filter(|(range, _)| range.contains(address)).map(|(_, class)| *class)
 }
 
 /// At most 127 bytes (so much `nft` prints), cut at a character; nothing that would end the quotes around it.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use sluice_addr::{AddrRange, AddrSet, BitSet, Family, PortSet, partition};
 use sluice_model::Action;
+use sluice_plan::Ground;
 
 use crate::criterion::{Answers, Criteria, Criterion, CriterionId, Facts, PortMap};
 use crate::entity::{Entities, PodView, SetView, holds, named_ports};
@@ -13,7 +14,7 @@ use crate::lower::PORT_PROTOCOLS;
 /// What addresses of one class have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClassKey {
-    pub(crate) family: Family,
+    pub(crate) ground: Ground,
     pub(crate) answers: Answers,
 }
 
@@ -85,7 +86,8 @@ impl<'w> Census<'w> {
         let owned = self.entities.owners.keys();
         owned
             .map(|&address| {
-                (address, ClassKey { family: Family::of(address), answers: self.answers(address) })
+                let ground = Ground { family: Family::of(address), pod: true };
+                (address, ClassKey { ground, answers: self.answers(address) })
             })
             .collect()
     }
@@ -98,7 +100,10 @@ impl<'w> Census<'w> {
             let family = range.family();
             let key = known
                 .entry((family, members))
-                .or_insert_with(|| ClassKey { family, answers: self.judge(members, &[]) })
+                .or_insert_with(|| {
+                    let ground = Ground { family, pod: false };
+                    ClassKey { ground, answers: self.judge(members, &[]) }
+                })
                 .clone();
             match ranges.last_mut() {
                 Some((last, same)) if *same == key => {

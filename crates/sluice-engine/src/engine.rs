@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sluice_addr::{Family, canonical_ip};
 use sluice_model::{Direction, Kind, ObjectDelta, ObjectKey, PodKey, World};
-use sluice_plan::{Endpoint, Plan, PlanDelta, Revisions, Subject, Verdict};
+use sluice_plan::{Endpoint, Plan, PlanDelta, Revisions, Span, Subject, Verdict};
 
 use crate::classes::Census;
 use crate::criterion::{Answers, Criteria};
@@ -194,18 +194,21 @@ impl Engine {
                 of_address.insert((key, address), (ingress, egress));
             }
         }
-        let subjects: BTreeMap<(LegNumber, LegNumber), Arc<Subject>> =
-            of_address.values().map(|pair| (*pair, Arc::new(legs.subject(*pair)))).collect();
+        let ids = identity.legs(legs.finished());
+        let subject = |(ingress, egress): (LegNumber, LegNumber)| Subject {
+            ingress: ids[ingress.0],
+            egress: ids[egress.0],
+        };
+        let compiled = ids.iter().copied().zip(legs.finished().iter().map(|leg| (**leg).clone())).collect();
         let functions = std::mem::take(&mut legs.functions);
         identity.retire(&functions);
-        let ids = identity.subjects(&of_address, &subjects, old);
         *states = policy_states(&tiers, &lowered, &applies, &classes, world);
 
         let endpoints = local.iter().map(|(key, view)| {
             let addresses = entities
                 .owned_by(view)
                 .into_iter()
-                .map(|address| (address, ids[&of_address[&(*key, address)]]));
+                .map(|address| (address, subject(of_address[&(*key, address)])));
             let endpoint = Endpoint {
                 uid: view.pod.uid.clone(),
                 node: view.pod.node.clone(),
@@ -217,10 +220,15 @@ impl Engine {
             generation: 0,
             revisions: Revisions::new(),
             endpoints: endpoints.collect(),
-            subjects: subjects.into_iter().map(|(pair, subject)| (ids[&pair], subject)).collect(),
+            legs: compiled,
             functions,
+            classes: classes.keys.iter().map(|(id, key)| (*id, key.ground)).collect(),
             hosts: classes.hosts,
-            ranges: classes.ranges,
+            ranges: classes
+                .ranges
+                .iter()
+                .map(|(range, class)| (range.first(), Span { last: range.last(), class: *class }))
+                .collect(),
             nodes: node_addresses(world),
         };
         criteria.end();

@@ -8,20 +8,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::AddrRange;
-use sluice_model::PodKey;
-use sluice_plan::{ClassId, FunctionId, Plan, PortFunction, Subject, SubjectId};
+use sluice_plan::{ClassId, FunctionId, Leg, LegId, Plan, PortFunction};
 
 use crate::classes::ClassKey;
-use crate::legs::LegNumber;
 
 /// The ids of the last flush, and the next free ones.
 #[derive(Debug, Default)]
 pub(crate) struct Identity {
     classes: BTreeMap<ClassKey, ClassId>,
+    legs: HashMap<Arc<Leg>, LegId>,
     functions: HashMap<Arc<PortFunction>, FunctionId>,
     next_class: u32,
     next_function: u32,
-    next_subject: u32,
+    next_leg: u32,
 }
 
 /// Which class each address has.
@@ -52,7 +51,8 @@ impl Identity {
                 *votes.entry((index(key), *class)).or_default() += 1;
             }
         }
-        for (key, class) in overlaps(&ranges, &old.ranges) {
+        let old_ranges: Vec<(AddrRange, ClassId)> = old.spans().collect();
+        for (key, class) in overlaps(&ranges, &old_ranges) {
             *votes.entry((index(key), class)).or_default() += 1;
         }
         let exact = keys.iter().map(|key| self.classes.get(*key).copied()).collect();
@@ -83,31 +83,14 @@ impl Identity {
         self.functions.retain(|_, id| used.contains_key(id));
     }
 
-    /// Gives subjects their ids: by content first, then by the endpoint addresses that have them.
-    pub(crate) fn subjects(
-        &mut self,
-        of_address: &BTreeMap<(&PodKey, IpAddr), (LegNumber, LegNumber)>,
-        subjects: &BTreeMap<(LegNumber, LegNumber), Arc<Subject>>,
-        old: &Plan,
-    ) -> BTreeMap<(LegNumber, LegNumber), SubjectId> {
-        let index: BTreeMap<(LegNumber, LegNumber), usize> = subjects.keys().copied().zip(0..).collect();
-        let known: HashMap<&Subject, SubjectId> =
-            old.subjects.iter().map(|(id, s)| (s.as_ref(), *id)).collect();
-        let before: BTreeMap<(&PodKey, IpAddr), SubjectId> = old
-            .endpoints
-            .iter()
-            .flat_map(|(key, e)| e.addresses.iter().map(move |(address, id)| ((key, *address), *id)))
-            .collect();
-        let mut votes = Votes::new();
-        for (at, pair) in of_address {
-            if let Some(id) = before.get(at) {
-                *votes.entry((index[pair], *id)).or_default() += 1;
-            }
+    /// The ids of the legs in use: equal legs keep theirs, all others are new.
+    pub(crate) fn legs(&mut self, legs: &[Arc<Leg>]) -> Vec<LegId> {
+        let known = std::mem::take(&mut self.legs);
+        for leg in legs {
+            let id = known.get(leg).copied().unwrap_or_else(|| LegId(fresh(&mut self.next_leg)));
+            self.legs.insert(leg.clone(), id);
         }
-        let exact = subjects.values().map(|subject| known.get(subject.as_ref()).copied()).collect();
-        let next = &mut self.next_subject;
-        let ids = inherit(exact, votes, || SubjectId(fresh(next)));
-        subjects.keys().copied().zip(ids).collect()
+        legs.iter().map(|leg| self.legs[leg]).collect()
     }
 }
 

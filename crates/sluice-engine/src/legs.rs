@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluice_addr::Family;
 use sluice_model::{Direction, Kind, Policy, Subject as Selects, Tier, World};
-use sluice_plan::{Cause, FunctionId, Leg, Outcome, PortFunction, Subject, TierStage, Verdict};
+use sluice_plan::{Cause, FunctionId, Ground, Leg, Outcome, PortFunction, TierStage, Verdict};
 use sluice_selector::Selector;
 
 use crate::classes::ClassKey;
@@ -90,7 +90,7 @@ pub(crate) struct LegKey {
 
 /// The place of a leg among the different ones of a flush. Equal legs have one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LegNumber(usize);
+pub(crate) struct LegNumber(pub(crate) usize);
 
 /// Policy that applies to some endpoint, lowered; and the legs built from it so far.
 pub(crate) struct Legs<'a> {
@@ -156,10 +156,9 @@ impl<'a> Legs<'a> {
         number
     }
 
-    /// The subject that has these legs.
-    pub(crate) fn subject(&self, (ingress, egress): (LegNumber, LegNumber)) -> Subject {
-        let leg = |number: LegNumber| (*self.legs[number.0]).clone();
-        Subject { ingress: leg(ingress), egress: leg(egress) }
+    /// The different legs, by number.
+    pub(crate) fn finished(&self) -> &[Arc<Leg>] {
+        &self.legs
     }
 
     fn build(&mut self, key: &LegKey, identity: &mut Identity) -> Leg {
@@ -169,30 +168,33 @@ impl<'a> Legs<'a> {
         });
         let profile = Outcome { verdict: key.profile, cause: Cause::Profile(POD_PROFILE.into()) };
         let mut known: HashMap<(Family, Answers), FunctionId> = HashMap::new();
-        let mut functions = BTreeMap::new();
-        for (class, ClassKey { family, answers }) in &self.classes.keys {
-            let peer = answers.restricted(&asked[*family as usize]);
-            let id = match known.get(&(*family, peer.clone())) {
-                Some(id) => *id,
-                None => {
-                    let stages: Vec<Stage> = candidates[*family as usize]
-                        .iter()
-                        .map(|stage| stage.against(&peer, &key.own[*family as usize]))
-                        .collect();
-                    let (id, function) = identity.function(compose(&stages, &profile, *family));
-                    self.functions.insert(id, function);
-                    known.insert((*family, peer), id);
-                    id
-                }
-            };
-            functions.insert(*class, id);
+        let mut function_of = |family: Family, peer: Answers| match known.get(&(family, peer.clone())) {
+            Some(id) => *id,
+            None => {
+                let stages: Vec<Stage> = candidates[family as usize]
+                    .iter()
+                    .map(|stage| stage.against(&peer, &key.own[family as usize]))
+                    .collect();
+                let (id, function) = identity.function(compose(&stages, &profile, family));
+                self.functions.insert(id, function);
+                known.insert((family, peer), id);
+                id
+            }
+        };
+        let base = Ground::ALL.map(|ground| function_of(ground.family, Answers::default()));
+        let mut exceptions = BTreeMap::new();
+        for (class, ClassKey { ground, answers }) in &self.classes.keys {
+            let id = function_of(ground.family, answers.restricted(&asked[ground.family as usize]));
+            if id != base[ground.index()] {
+                exceptions.insert(*class, id);
+            }
         }
         let stage = |(tier, policies): &(usize, Vec<usize>)| TierStage {
             tier: self.tiers[*tier].0.name.clone(),
             default_action: self.tiers[*tier].0.default_action,
             policies: policies.iter().map(|index| self.tiers[*tier].1[*index].reference()).collect(),
         };
-        Leg { tiers: key.stages.iter().map(stage).collect(), functions }
+        Leg { tiers: key.stages.iter().map(stage).collect(), base, exceptions }
     }
 
     /// The rules that match the subject's own side in connections of one family.

@@ -68,7 +68,7 @@ fn idle_rules(policy: &LoweredPolicy, classes: &Classes) -> Vec<RuleRef> {
     let idle = rules.filter(|rule| {
         rule.is_void()
             || !classes.keys.values().any(|class| {
-                rule.of_family(class.family) && rule.peer.holds(class.answers.facts(rule.action))
+                rule.of_family(class.ground.family) && rule.peer.holds(class.answers.facts(rule.action))
             })
     });
     idle.map(|rule| rule.reference.clone()).collect()

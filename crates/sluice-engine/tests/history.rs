@@ -102,10 +102,8 @@ fn ids_of_vanished_things_are_never_used_again() {
                 before.functions.keys().filter(|id| !engine.plan().functions.contains_key(id)).copied(),
             );
             assert!(!functions.iter().any(|id| engine.plan().functions.contains_key(id)), "seed {seed}");
-            subjects.extend(
-                before.subjects.keys().filter(|id| !engine.plan().subjects.contains_key(id)).copied(),
-            );
-            assert!(!subjects.iter().any(|id| engine.plan().subjects.contains_key(id)), "seed {seed}");
+            subjects.extend(before.legs.keys().filter(|id| !engine.plan().legs.contains_key(id)).copied());
+            assert!(!subjects.iter().any(|id| engine.plan().legs.contains_key(id)), "seed {seed}");
             // One function id means one function for ever.
             for (id, function) in &before.functions {
                 assert!(engine.plan().functions.get(id).is_none_or(|now| now == function), "seed {seed}");
@@ -115,7 +113,7 @@ fn ids_of_vanished_things_are_never_used_again() {
 }
 
 fn class_ids(plan: &Plan) -> Vec<sluice_plan::ClassId> {
-    plan.hosts.values().copied().chain(plan.ranges.iter().map(|(_, class)| *class)).collect()
+    plan.classes.keys().copied().collect()
 }
 
 /// A pod that is like one that exists, but for its name and address, changes one address and nothing else.
@@ -152,8 +150,11 @@ fn a_pod_of_a_known_class_costs_one_address() {
         if sees_both {
             tried += 1;
             assert_eq!(delta.hosts.upserts.len(), 1, "seed {seed}: {delta:?}");
-            assert!(delta.hosts.removals.is_empty() && delta.ranges.is_none(), "seed {seed}");
-            assert!(delta.subjects.is_empty() && delta.functions.is_empty(), "seed {seed}: {delta:?}");
+            assert!(delta.hosts.removals.is_empty() && delta.ranges.is_empty(), "seed {seed}");
+            assert!(
+                delta.legs.is_empty() && delta.exceptions.is_empty() && delta.functions.is_empty(),
+                "seed {seed}: {delta:?}"
+            );
             assert!(delta.endpoints.is_empty() && delta.nodes.is_empty(), "seed {seed}");
         }
     }
@@ -242,6 +243,11 @@ fn uids_are_carried_to_endpoints() {
         engine.apply(ObjectDelta::Upsert(Object::Pod(successor)));
         let delta = engine.flush().expect("the endpoint is another");
         assert_eq!(delta.endpoints.upserts.keys().collect::<Vec<_>>(), [key]);
-        assert!(delta.hosts.is_empty() && delta.subjects.is_empty() && delta.functions.is_empty());
+        assert!(
+            delta.hosts.is_empty()
+                && delta.legs.is_empty()
+                && delta.exceptions.is_empty()
+                && delta.functions.is_empty()
+        );
     }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use sluice_addr::{AddrSet, Family};
-use sluice_model::{Direction, PodKey};
+use sluice_model::PodKey;
 
-use crate::plan::{ClassId, FunctionId, Plan, SubjectId};
+use crate::plan::{ClassId, FunctionId, Ground, Leg, LegId, Plan};
 
 /// A way in which a plan contradicts itself. None is ever caused by a user's objects: each is a defect of the program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,24 +16,28 @@ pub enum Violation {
     RangesOverlap(IpAddr),
     #[error("no class for {0}")]
     NoClass(String),
-    #[error("{0} has addresses of both families")]
-    MixedClass(ClassId),
-    #[error("{subject} {direction} has no function for {class}")]
-    LegNotTotal { subject: SubjectId, direction: Direction, class: ClassId },
-    #[error("{subject} {direction} has a function for {class}, which has no address")]
-    EmptyClass { subject: SubjectId, direction: Direction, class: ClassId },
-    #[error("{function} is used by {subject} and not defined")]
-    UndefinedFunction { function: FunctionId, subject: SubjectId },
+    #[error("{0} is not on the ground that is defined for it")]
+    WrongGround(ClassId),
+    #[error("{0} is defined and has no address")]
+    EmptyClass(ClassId),
+    #[error("{0} has an address and is not defined")]
+    UndefinedClass(ClassId),
+    #[error("{leg} has an exception for {class}, which is not defined")]
+    ExceptionOfNoClass { leg: LegId, class: ClassId },
+    #[error("{leg} has an exception for {class} that is none")]
+    NoException { leg: LegId, class: ClassId },
+    #[error("{function} is used by {leg} and not defined")]
+    UndefinedFunction { function: FunctionId, leg: LegId },
     #[error("{0} is defined and not used")]
     UnusedFunction(FunctionId),
     #[error("{0} and {1} are equal")]
     EqualFunctions(FunctionId, FunctionId),
     #[error("{0} has a row that can never decide: {1}")]
     DeadRow(FunctionId, usize),
-    #[error("{endpoint} has {subject}, which is not defined")]
-    UndefinedSubject { endpoint: PodKey, subject: SubjectId },
+    #[error("{endpoint} has {leg}, which is not defined")]
+    UndefinedLeg { endpoint: PodKey, leg: LegId },
     #[error("{0} is defined and not used")]
-    UnusedSubject(SubjectId),
+    UnusedLeg(LegId),
     #[error("{endpoint} has {address}, which is no pod address of the plan")]
     UnknownAddress { endpoint: PodKey, address: IpAddr },
 }
@@ -42,73 +46,69 @@ impl Plan {
     /// Checks every invariant; all violations, in a stable order.
     pub fn check(&self) -> Result<(), Vec<Violation>> {
         let mut found = Vec::new();
-        let classes = self.check_classes(&mut found);
-        self.check_subjects(&classes, &mut found);
+        self.check_classes(&mut found);
+        self.check_legs(&mut found);
         self.check_functions(&mut found);
         self.check_endpoints(&mut found);
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
-    fn check_classes(&self, found: &mut Vec<Violation>) -> BTreeSet<ClassId> {
-        for pair in self.ranges.windows(2) {
-            if pair[0].0.last() >= pair[1].0.first() {
-                found.push(Violation::RangesOverlap(pair[1].0.first()));
+    fn check_classes(&self, found: &mut Vec<Violation>) {
+        let mut before: Option<IpAddr> = None;
+        for (first, span) in &self.ranges {
+            let mixed = Family::of(*first) != Family::of(span.last) || span.last < *first;
+            if mixed || before.is_some_and(|last| last >= *first) {
+                found.push(Violation::RangesOverlap(*first));
             }
+            before = Some(span.last);
         }
-        let covered: AddrSet = self.ranges.iter().map(|(range, _)| *range).collect();
+        let covered: AddrSet = self.spans().map(|(range, _)| range).collect();
         if !covered.is_all() {
             found.push(Violation::NoClass(covered.complement().to_string()));
         }
-        let ranges = self.ranges.iter().map(|(range, class)| (*class, range.family()));
-        let hosts = self.hosts.iter().map(|(address, class)| (*class, Family::of(*address)));
-        let mut families: BTreeMap<ClassId, BTreeSet<Family>> = BTreeMap::new();
-        for (class, family) in ranges.chain(hosts) {
-            families.entry(class).or_default().insert(family);
+        let ranges = self.ranges.iter().map(|(first, span)| (span.class, Family::of(*first), false));
+        let hosts = self.hosts.iter().map(|(address, class)| (*class, Family::of(*address), true));
+        let mut used: BTreeMap<ClassId, BTreeSet<Ground>> = BTreeMap::new();
+        for (class, family, pod) in ranges.chain(hosts) {
+            used.entry(class).or_default().insert(Ground { family, pod });
         }
-        found.extend(
-            families.iter().filter(|(_, f)| f.len() > 1).map(|(class, _)| Violation::MixedClass(*class)),
-        );
-        families.into_keys().collect()
-    }
-
-    fn check_subjects(&self, classes: &BTreeSet<ClassId>, found: &mut Vec<Violation>) {
-        for (id, subject) in &self.subjects {
-            for direction in Direction::BOTH {
-                let leg = subject.leg(direction);
-                found.extend(
-                    classes
-                        .iter()
-                        .filter(|class| !leg.functions.contains_key(class))
-                        .map(|class| Violation::LegNotTotal { subject: *id, direction, class: *class }),
-                );
-                found.extend(
-                    leg.functions
-                        .keys()
-                        .filter(|class| !classes.contains(class))
-                        .map(|class| Violation::EmptyClass { subject: *id, direction, class: *class }),
-                );
-                found.extend(
-                    leg.functions
-                        .values()
-                        .filter(|f| !self.functions.contains_key(f))
-                        .map(|function| Violation::UndefinedFunction { function: *function, subject: *id }),
-                );
+        for (class, grounds) in &used {
+            match self.classes.get(class) {
+                None => found.push(Violation::UndefinedClass(*class)),
+                Some(ground) if grounds.iter().any(|other| other != ground) => {
+                    found.push(Violation::WrongGround(*class));
+                }
+                Some(_) => {}
             }
         }
-        let used: BTreeSet<SubjectId> =
-            self.endpoints.values().flat_map(|e| e.addresses.iter().map(|(_, subject)| *subject)).collect();
-        found.extend(
-            self.subjects.keys().filter(|id| !used.contains(id)).map(|id| Violation::UnusedSubject(*id)),
-        );
+        let empty = self.classes.keys().filter(|class| !used.contains_key(class));
+        found.extend(empty.map(|class| Violation::EmptyClass(*class)));
+    }
+
+    fn check_legs(&self, found: &mut Vec<Violation>) {
+        for (id, leg) in &self.legs {
+            for (class, function) in &leg.exceptions {
+                match self.classes.get(class) {
+                    None => found.push(Violation::ExceptionOfNoClass { leg: *id, class: *class }),
+                    Some(ground) if leg.base[ground.index()] == *function => {
+                        found.push(Violation::NoException { leg: *id, class: *class });
+                    }
+                    Some(_) => {}
+                }
+            }
+            let undefined: BTreeSet<FunctionId> =
+                leg.functions().filter(|id| !self.functions.contains_key(id)).collect();
+            found.extend(
+                undefined.into_iter().map(|function| Violation::UndefinedFunction { function, leg: *id }),
+            );
+        }
+        let used: BTreeSet<LegId> =
+            self.subjects().into_iter().flat_map(|subject| [subject.ingress, subject.egress]).collect();
+        found.extend(self.legs.keys().filter(|id| !used.contains(id)).map(|id| Violation::UnusedLeg(*id)));
     }
 
     fn check_functions(&self, found: &mut Vec<Violation>) {
-        let used: BTreeSet<FunctionId> = self
-            .subjects
-            .values()
-            .flat_map(|s| s.ingress.functions.values().chain(s.egress.functions.values()))
-            .copied()
-            .collect();
+        let used: BTreeSet<FunctionId> = self.legs.values().flat_map(Leg::functions).collect();
         found.extend(
             self.functions.keys().filter(|id| !used.contains(id)).map(|id| Violation::UnusedFunction(*id)),
         );
@@ -128,8 +128,9 @@ impl Plan {
     fn check_endpoints(&self, found: &mut Vec<Violation>) {
         for (key, endpoint) in &self.endpoints {
             for (address, subject) in &endpoint.addresses {
-                if !self.subjects.contains_key(subject) {
-                    found.push(Violation::UndefinedSubject { endpoint: key.clone(), subject: *subject });
+                let legs = BTreeSet::from([subject.ingress, subject.egress]);
+                for leg in legs.into_iter().filter(|leg| !self.legs.contains_key(leg)) {
+                    found.push(Violation::UndefinedLeg { endpoint: key.clone(), leg });
                 }
                 if !self.hosts.contains_key(address) {
                     found.push(Violation::UnknownAddress { endpoint: key.clone(), address: *address });

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sluice_addr::AddrRange;
 use sluice_model::PodKey;
 
 use crate::function::PortFunction;
-use crate::plan::{ClassId, Endpoint, FunctionId, Plan, Revisions, Subject, SubjectId};
+use crate::plan::{ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Plan, Revisions, Span};
 
 /// What changed in one map.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +39,10 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Changes<K, V> {
 
     /// Carries the change out.
     pub fn apply(&self, map: &mut BTreeMap<K, V>) {
+        for key in &self.removals {
+            map.remove(key);
+        }
         map.extend(self.upserts.iter().map(|(k, v)| (k.clone(), v.clone())));
-        map.retain(|k, _| !self.removals.contains(k));
     }
 
     /// Is there nothing to do?
@@ -51,7 +52,7 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Changes<K, V> {
 }
 
 /// What turns one plan into the next. Backends carry it out make-before-break: functions and classes first, then
-/// subjects, then endpoints, then removals.
+/// legs, then endpoints, then removals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanDelta {
     /// The generation that the plan has afterwards.
@@ -60,12 +61,16 @@ pub struct PlanDelta {
     pub revisions: Revisions,
     /// Port functions.
     pub functions: Changes<FunctionId, Arc<PortFunction>>,
-    /// Subjects.
-    pub subjects: Changes<SubjectId, Arc<Subject>>,
+    /// Legs that are new, are gone, or have other tiers or another base.
+    pub legs: Changes<LegId, Leg>,
+    /// Exceptions that changed in legs that stay.
+    pub exceptions: BTreeMap<LegId, Changes<ClassId, FunctionId>>,
+    /// Classes.
+    pub classes: Changes<ClassId, Ground>,
     /// Classes of pod addresses.
     pub hosts: Changes<IpAddr, ClassId>,
-    /// The new partition of all other addresses, if it changed.
-    pub ranges: Option<Vec<(AddrRange, ClassId)>>,
+    /// Ranges of all other addresses.
+    pub ranges: Changes<IpAddr, Span>,
     /// Endpoints.
     pub endpoints: Changes<PodKey, Endpoint>,
     /// Addresses of nodes.
@@ -76,9 +81,11 @@ impl PlanDelta {
     /// Does it change anything but generation and revisions?
     pub fn is_empty(&self) -> bool {
         self.functions.is_empty()
-            && self.subjects.is_empty()
+            && self.legs.is_empty()
+            && self.exceptions.is_empty()
+            && self.classes.is_empty()
             && self.hosts.is_empty()
-            && self.ranges.is_none()
+            && self.ranges.is_empty()
             && self.endpoints.is_empty()
             && self.nodes.is_empty()
     }
@@ -87,16 +94,39 @@ impl PlanDelta {
 impl Plan {
     /// What turns this plan into `new`.
     pub fn diff(&self, new: &Plan) -> PlanDelta {
+        let (legs, exceptions) = self.diff_legs(new);
         PlanDelta {
             generation: new.generation,
             revisions: new.revisions.clone(),
             functions: Changes::between(&self.functions, &new.functions),
-            subjects: Changes::between(&self.subjects, &new.subjects),
+            legs,
+            exceptions,
+            classes: Changes::between(&self.classes, &new.classes),
             hosts: Changes::between(&self.hosts, &new.hosts),
-            ranges: (self.ranges != new.ranges).then(|| new.ranges.clone()),
+            ranges: Changes::between(&self.ranges, &new.ranges),
             endpoints: Changes::between(&self.endpoints, &new.endpoints),
             nodes: Changes::between(&self.nodes, &new.nodes),
         }
+    }
+
+    fn diff_legs(&self, new: &Plan) -> (Changes<LegId, Leg>, BTreeMap<LegId, Changes<ClassId, FunctionId>>) {
+        let mut whole = Changes {
+            upserts: BTreeMap::new(),
+            removals: self.legs.keys().filter(|id| !new.legs.contains_key(id)).copied().collect(),
+        };
+        let mut parts = BTreeMap::new();
+        for (id, leg) in &new.legs {
+            match self.legs.get(id) {
+                Some(old) if old.tiers == leg.tiers && old.base == leg.base => {
+                    let changes = Changes::between(&old.exceptions, &leg.exceptions);
+                    if !changes.is_empty() {
+                        parts.insert(*id, changes);
+                    }
+                }
+                Some(_) | None => drop(whole.upserts.insert(*id, leg.clone())),
+            }
+        }
+        (whole, parts)
     }
 
     /// Carries a delta out.
@@ -104,12 +134,16 @@ impl Plan {
         self.generation = delta.generation;
         self.revisions = delta.revisions.clone();
         delta.functions.apply(&mut self.functions);
-        delta.subjects.apply(&mut self.subjects);
+        delta.legs.apply(&mut self.legs);
+        for (id, changes) in &delta.exceptions {
+            if let Some(leg) = self.legs.get_mut(id) {
+                changes.apply(&mut leg.exceptions);
+            }
+        }
+        delta.classes.apply(&mut self.classes);
         delta.hosts.apply(&mut self.hosts);
+        delta.ranges.apply(&mut self.ranges);
         delta.endpoints.apply(&mut self.endpoints);
         delta.nodes.apply(&mut self.nodes);
-        if let Some(ranges) = &delta.ranges {
-            self.ranges.clone_from(ranges);
-        }
     }
 }

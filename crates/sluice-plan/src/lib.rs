@@ -7,12 +7,12 @@
 //! ```
 //!
 //! Every address in the world falls into exactly one **peer class**: pod addresses by [`Plan::hosts`], all others by
-//! [`Plan::ranges`]. Every local address of an endpoint has one **subject**: for each direction a total function from
-//! class to [`PortFunction`]. Equal port functions and equal subjects are shared. A Plan knows no sets, chains or maps: those
+//! [`Plan::ranges`]. Every local address of an endpoint has one **subject**: for each direction a [`Leg`], a total function
+//! from class to [`PortFunction`], written as a base and its exceptions. Equal functions and equal legs are shared. A Plan knows no sets, chains or maps: those
 //! are a backend's choice. [`Plan::judge`] is the simulator; [`PlanDelta`] is what travels to backends.
 //!
-//! Invariants ([`Plan::check`]): ranges are disjoint and cover both families; a class has addresses of one family only;
-//! each leg has a function for each class; every id that is used is defined and every function that is defined is used.
+//! Invariants ([`Plan::check`]): ranges are disjoint and cover both families; a class has addresses of one ground only;
+//! exceptions differ from the base; every id that is used is defined and every function that is defined is used.
 #![forbid(unsafe_code)]
 
 mod check;
@@ -25,5 +25,7 @@ mod text;
 pub use check::Violation;
 pub use delta::{Changes, PlanDelta};
 pub use function::{Cause, Outcome, PortFunction, Row, TransportMatch, Verdict};
-pub use plan::{ClassId, Endpoint, FunctionId, Leg, Plan, Revisions, Subject, SubjectId, TierStage};
+pub use plan::{
+    ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Plan, Revisions, Span, Subject, TierStage,
+};
 pub use simulator::{Judgement, Simulator};

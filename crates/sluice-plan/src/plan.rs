@@ -1,11 +1,11 @@
 //! The Plan itself and its simulator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sluice_addr::AddrRange;
+use sluice_addr::{AddrRange, Family};
 use sluice_model::{Direction, PodKey, RuleRef, TierDefault};
 
 use crate::function::PortFunction;
@@ -14,9 +14,9 @@ use crate::function::PortFunction;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClassId(pub u32);
 
-/// A subject class: all endpoint addresses to which the same policies apply in the same way.
+/// One direction of a subject class: all endpoint addresses to which the same policies apply in the same way share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SubjectId(pub u32);
+pub struct LegId(pub u32);
 
 /// An interned port function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,18 +35,56 @@ pub struct Plan {
     /// The local endpoints.
     #[serde(with = "serde_endpoints")]
     pub endpoints: BTreeMap<PodKey, Endpoint>,
-    /// What applies to endpoints.
-    pub subjects: BTreeMap<SubjectId, Arc<Subject>>,
+    /// What applies to endpoints, by direction.
+    pub legs: BTreeMap<LegId, Leg>,
     /// The port functions that legs refer to.
     pub functions: BTreeMap<FunctionId, Arc<PortFunction>>,
+    /// The classes that addresses have, each with its ground.
+    pub classes: BTreeMap<ClassId, Ground>,
     /// The class of each pod address.
     pub hosts: BTreeMap<IpAddr, ClassId>,
-    /// The class of every other address: sorted, disjoint, covering both families whole. A pod address lies in a range
-    /// too; there [`Plan::hosts`] wins.
-    #[serde(with = "serde_ranges")]
-    pub ranges: Vec<(AddrRange, ClassId)>,
+    /// The class of every other address, by the first address of each range: disjoint, covering both families whole. A
+    /// pod address lies in a range too; there [`Plan::hosts`] wins.
+    pub ranges: BTreeMap<IpAddr, Span>,
     /// Which node owns an address, for the rules of semantics 1.5.
     pub nodes: BTreeMap<IpAddr, Arc<str>>,
+}
+
+/// A range of addresses without its first one, and their class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Span {
+    /// The last address.
+    pub last: IpAddr,
+    /// The class of all of them.
+    pub class: ClassId,
+}
+
+/// What is known of a class without any policy: its family, and whether its addresses are pods'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ground {
+    /// The family of all its addresses.
+    pub family: Family,
+    /// Are they addresses of pods? If not, they are everything else.
+    pub pod: bool,
+}
+
+impl Ground {
+    /// Every ground.
+    pub const ALL: [Ground; 4] = [
+        Ground { family: Family::V4, pod: false },
+        Ground { family: Family::V4, pod: true },
+        Ground { family: Family::V6, pod: false },
+        Ground { family: Family::V6, pod: true },
+    ];
+
+    /// Its place in [`Ground::ALL`].
+    pub fn index(self) -> usize {
+        let family = match self.family {
+            Family::V4 => 0,
+            Family::V6 => 2,
+        };
+        family + usize::from(self.pod)
+    }
 }
 
 /// A local endpoint.
@@ -57,35 +95,50 @@ pub struct Endpoint {
     /// The node it runs on, if known.
     pub node: Option<Arc<str>>,
     /// Its addresses, each with its subject. Normally one per family with the same subject.
-    pub addresses: Vec<(IpAddr, SubjectId)>,
+    pub addresses: Vec<(IpAddr, Subject)>,
 }
 
-/// What applies to an endpoint's address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What applies to an endpoint's address: equal subjects are one subject class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Subject {
     /// Connections that enter it.
-    pub ingress: Leg,
+    pub ingress: LegId,
     /// Connections that leave it.
-    pub egress: Leg,
+    pub egress: LegId,
 }
 
 impl Subject {
     /// The leg of one direction.
-    pub fn leg(&self, direction: Direction) -> &Leg {
+    pub fn leg(self, direction: Direction) -> LegId {
         match direction {
-            Direction::Ingress => &self.ingress,
-            Direction::Egress => &self.egress,
+            Direction::Ingress => self.ingress,
+            Direction::Egress => self.egress,
         }
     }
 }
 
-/// One direction of a subject: a total function from peer class to port function.
+/// One direction of a subject: a total function from peer class to port function. It is sparse: most classes are of no
+/// concern to most legs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Leg {
     /// The tiers that take part, in order, with the policies that apply. For explanation only.
-    pub tiers: Vec<TierStage>,
-    /// The function of each class.
-    pub functions: BTreeMap<ClassId, FunctionId>,
+    pub tiers: Arc<[TierStage]>,
+    /// The function of each class that [`Leg::exceptions`] does not name, by [`Ground::index`].
+    pub base: [FunctionId; 4],
+    /// The classes with another function than the one of their ground.
+    pub exceptions: BTreeMap<ClassId, FunctionId>,
+}
+
+impl Leg {
+    /// The function of a class with this ground.
+    pub fn function(&self, class: ClassId, ground: Ground) -> FunctionId {
+        self.exceptions.get(&class).copied().unwrap_or(self.base[ground.index()])
+    }
+
+    /// Every function that the leg may use.
+    pub fn functions(&self) -> impl Iterator<Item = FunctionId> {
+        self.base.iter().chain(self.exceptions.values()).copied()
+    }
 }
 
 /// One tier of a leg.
@@ -105,35 +158,31 @@ impl Plan {
         if let Some(class) = self.hosts.get(&address) {
             return Some(*class);
         }
-        let index = self.ranges.partition_point(|(range, _)| range.last() < address);
-        self.ranges.get(index).filter(|(range, _)| range.contains(address)).map(|(_, class)| *class)
-    }
-}
-
-/// Ranges as `[first, last, class]`.
-mod serde_ranges {
-    use std::net::IpAddr;
-
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
-    use sluice_addr::AddrRange;
-
-    use super::ClassId;
-
-    pub(super) fn serialize<S: Serializer>(
-        ranges: &[(AddrRange, ClassId)],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(ranges.iter().map(|(range, class)| (range.first(), range.last(), class)))
+        self.span_of(address).map(|(_, span)| span.class)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<(AddrRange, ClassId)>, D::Error> {
-        let ranges = Vec::<(IpAddr, IpAddr, ClassId)>::deserialize(deserializer)?;
-        let range =
-            |(first, last, class)| Ok((AddrRange::new(first, last).map_err(D::Error::custom)?, class));
-        ranges.into_iter().map(range).collect()
+    /// The range that an address lies in, whoever owns it.
+    pub fn span_of(&self, address: IpAddr) -> Option<(IpAddr, Span)> {
+        let (first, span) = self.ranges.range(..=address).next_back()?;
+        (Family::of(*first) == Family::of(address) && address <= span.last).then_some((*first, *span))
+    }
+
+    /// The ranges with their classes, in order.
+    pub fn spans(&self) -> impl Iterator<Item = (AddrRange, ClassId)> {
+        self.ranges.iter().filter_map(|(first, span)| {
+            // a span that mixes families is a violation that `check` reports
+            Some((AddrRange::new(*first, span.last).ok()?, span.class))
+        })
+    }
+
+    /// What a leg does with a class; `None` only in a plan that violates its invariants.
+    pub fn function(&self, leg: LegId, class: ClassId) -> Option<FunctionId> {
+        Some(self.legs.get(&leg)?.function(class, *self.classes.get(&class)?))
+    }
+
+    /// The subjects of all endpoint addresses, each once.
+    pub fn subjects(&self) -> BTreeSet<Subject> {
+        self.endpoints.values().flat_map(|endpoint| endpoint.addresses.iter().map(|(_, s)| *s)).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use sluice_addr::{Family, Flow, Protocol, Transport};
 use sluice_model::{Circumstances, EndpointToHost, PodKey};
 
 use crate::function::{Outcome, Verdict};
-use crate::plan::{Endpoint, Leg, Plan, Subject};
+use crate::plan::{Endpoint, LegId, Plan, Subject};
 
 /// What a plan says about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Simulator<'p> {
 struct Owner<'p> {
     key: &'p PodKey,
     endpoint: &'p Endpoint,
-    subject: &'p Subject,
+    subject: Subject,
 }
 
 impl Plan {
@@ -50,10 +50,10 @@ impl Plan {
     }
 
     /// An endpoint and subject that own an address: the first of several, if it is contested.
-    pub fn subject_of(&self, address: IpAddr) -> Option<(&PodKey, &Endpoint, &Subject)> {
+    pub fn subject_of(&self, address: IpAddr) -> Option<(&PodKey, &Endpoint, Subject)> {
         self.endpoints.iter().find_map(|(key, endpoint)| {
-            let (_, id) = endpoint.addresses.iter().find(|(own, _)| *own == address)?;
-            Some((key, endpoint, self.subjects.get(id)?.as_ref()))
+            let (_, subject) = endpoint.addresses.iter().find(|(own, _)| *own == address)?;
+            Some((key, endpoint, *subject))
         })
     }
 }
@@ -63,10 +63,8 @@ impl<'p> Simulator<'p> {
     pub fn new(plan: &'p Plan) -> Self {
         let mut owners: HashMap<IpAddr, Vec<Owner<'p>>> = HashMap::new();
         for (key, endpoint) in &plan.endpoints {
-            for (address, id) in &endpoint.addresses {
-                if let Some(subject) = plan.subjects.get(id) {
-                    owners.entry(*address).or_default().push(Owner { key, endpoint, subject });
-                }
+            for &(address, subject) in &endpoint.addresses {
+                owners.entry(address).or_default().push(Owner { key, endpoint, subject });
             }
         }
         Simulator { plan, owners }
@@ -107,8 +105,8 @@ impl<'p> Simulator<'p> {
         if circumstances.endpoint_to_host == EndpointToHost::Drop && is_own_node(source, to_node) {
             return Judgement::outright(Verdict::Deny);
         }
-        let egress = self.strictest(source, |subject| &subject.egress, flow.destination, flow);
-        let ingress = self.strictest(destination, |subject| &subject.ingress, flow.source, flow);
+        let egress = self.strictest(source, |subject| subject.egress, flow.destination, flow);
+        let ingress = self.strictest(destination, |subject| subject.ingress, flow.source, flow);
         let denied = [&egress, &ingress].into_iter().flatten().any(|o| o.verdict == Verdict::Deny);
         Judgement { verdict: if denied { Verdict::Deny } else { Verdict::Allow }, egress, ingress }
     }
@@ -122,7 +120,7 @@ impl<'p> Simulator<'p> {
     fn strictest(
         &self,
         owners: &[Owner<'p>],
-        leg: impl Fn(&'p Subject) -> &'p Leg,
+        leg: impl Fn(Subject) -> LegId,
         peer: IpAddr,
         flow: &Flow,
     ) -> Option<Outcome> {
@@ -134,9 +132,9 @@ impl<'p> Simulator<'p> {
         Some(outcomes.find(|outcome| outcome.verdict == Verdict::Deny).unwrap_or(first).clone())
     }
 
-    fn outcome(&self, leg: &Leg, peer: IpAddr, flow: &Flow) -> Option<&'p Outcome> {
+    fn outcome(&self, leg: LegId, peer: IpAddr, flow: &Flow) -> Option<&'p Outcome> {
         let class = self.plan.class_of(peer)?;
-        let function = self.plan.functions.get(leg.functions.get(&class)?)?;
+        let function = self.plan.functions.get(&self.plan.function(leg, class)?)?;
         Some(function.decide(flow.protocol(), &flow.transport).0)
     }
 }

@@ -6,17 +6,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use sluice_addr::{AddrRange, Family, PortSet};
-use sluice_model::{Direction, TierDefault};
+use sluice_addr::{AddrRange, PortSet};
+use sluice_model::TierDefault;
 
 use crate::function::{Outcome, PortFunction, Row, TransportMatch};
-use crate::plan::{ClassId, Endpoint, FunctionId, Leg, Plan, Subject, SubjectId};
+use crate::plan::{ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Plan, Span, Subject};
 
 impl Plan {
     /// The same plan with ids that depend on content only, and generation 0: classes by their lowest address, functions
-    /// by their rows, subjects by the first endpoint that has them.
+    /// by their rows, legs by the first endpoint that has them.
     pub fn renumbered(&self) -> Plan {
         let classes = self.class_order();
         let functions: BTreeMap<FunctionId, FunctionId> = {
@@ -25,22 +24,20 @@ impl Plan {
             order.into_iter().zip(0..).map(|((id, _), new)| (*id, FunctionId(new))).collect()
         };
         let class = |id: &ClassId| classes.get(id).copied().unwrap_or(*id);
-        let leg = |leg: &Leg| Leg {
-            tiers: leg.tiers.clone(),
-            functions: leg
-                .functions
-                .iter()
-                .map(|(c, f)| (class(c), functions.get(f).copied().unwrap_or(*f)))
-                .collect(),
-        };
-        let mut subject_order: BTreeMap<SubjectId, SubjectId> = BTreeMap::new();
+        let function = |id: &FunctionId| functions.get(id).copied().unwrap_or(*id);
+        let mut leg_order: BTreeMap<LegId, LegId> = BTreeMap::new();
         let used = self.endpoints.values().flat_map(|e| e.addresses.iter().map(|(_, subject)| subject));
-        for id in used.chain(self.subjects.keys()) {
-            let next =
-                SubjectId(u32::try_from(subject_order.len()).expect("as many as there are 32-bit ids"));
-            subject_order.entry(*id).or_insert(next);
+        for id in used.flat_map(|subject| [&subject.ingress, &subject.egress]).chain(self.legs.keys()) {
+            let next = LegId(u32::try_from(leg_order.len()).expect("as many as there are 32-bit ids"));
+            leg_order.entry(*id).or_insert(next);
         }
-        let subject = |id: &SubjectId| subject_order.get(id).copied().unwrap_or(*id);
+        let leg = |id: &LegId| leg_order.get(id).copied().unwrap_or(*id);
+        let subject = |s: &Subject| Subject { ingress: leg(&s.ingress), egress: leg(&s.egress) };
+        let renumbered_leg = |leg: &Leg| Leg {
+            tiers: leg.tiers.clone(),
+            base: leg.base.each_ref().map(function),
+            exceptions: leg.exceptions.iter().map(|(c, f)| (class(c), function(f))).collect(),
+        };
         Plan {
             generation: 0,
             revisions: self.revisions.clone(),
@@ -52,16 +49,15 @@ impl Plan {
                     (key.clone(), Endpoint { uid: e.uid.clone(), node: e.node.clone(), addresses })
                 })
                 .collect(),
-            subjects: self
-                .subjects
-                .iter()
-                .map(|(id, s)| {
-                    (subject(id), Arc::new(Subject { ingress: leg(&s.ingress), egress: leg(&s.egress) }))
-                })
-                .collect(),
-            functions: self.functions.iter().map(|(id, f)| (functions[id], f.clone())).collect(),
+            legs: self.legs.iter().map(|(id, l)| (leg(id), renumbered_leg(l))).collect(),
+            functions: self.functions.iter().map(|(id, f)| (function(id), f.clone())).collect(),
+            classes: self.classes.iter().map(|(id, ground)| (class(id), *ground)).collect(),
             hosts: self.hosts.iter().map(|(a, c)| (*a, class(c))).collect(),
-            ranges: self.ranges.iter().map(|(r, c)| (*r, class(c))).collect(),
+            ranges: self
+                .ranges
+                .iter()
+                .map(|(first, span)| (*first, Span { class: class(&span.class), ..*span }))
+                .collect(),
             nodes: self.nodes.clone(),
         }
     }
@@ -69,9 +65,9 @@ impl Plan {
     /// New class ids in the order of each class's lowest address.
     fn class_order(&self) -> BTreeMap<ClassId, ClassId> {
         let mut lowest: BTreeMap<ClassId, IpAddr> = BTreeMap::new();
-        let firsts = self.ranges.iter().map(|(range, class)| (range.first(), class));
-        for (address, class) in firsts.chain(self.hosts.iter().map(|(a, c)| (*a, c))) {
-            let entry = lowest.entry(*class).or_insert(address);
+        let firsts = self.ranges.iter().map(|(first, span)| (*first, span.class));
+        for (address, class) in firsts.chain(self.hosts.iter().map(|(a, c)| (*a, *c))) {
+            let entry = lowest.entry(class).or_insert(address);
             *entry = (*entry).min(address);
         }
         let mut order: Vec<(IpAddr, bool, ClassId)> = lowest
@@ -90,9 +86,15 @@ impl fmt::Display for ClassId {
     }
 }
 
-impl fmt::Display for SubjectId {
+impl fmt::Display for LegId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "subject-{}", self.0)
+        write!(f, "leg-{}", self.0)
+    }
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.family, if self.pod { " pod" } else { "" })
     }
 }
 
@@ -166,11 +168,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{id}")?;
             write!(f, "{function}")?;
         }
-        for (id, subject) in &self.subjects {
+        for (id, leg) in &self.legs {
             writeln!(f, "{id}")?;
-            for direction in Direction::BOTH {
-                write_leg(f, direction, subject.leg(direction))?;
-            }
+            write_leg(f, leg)?;
         }
         for (key, endpoint) in &self.endpoints {
             write!(f, "endpoint {key}")?;
@@ -178,7 +178,7 @@ impl fmt::Display for Plan {
                 write!(f, " on {node}")?;
             }
             for (address, subject) in &endpoint.addresses {
-                write!(f, " {address}={subject}")?;
+                write!(f, " {address}={}/{}", subject.ingress, subject.egress)?;
             }
             writeln!(f)?;
         }
@@ -189,17 +189,16 @@ impl fmt::Display for Plan {
 impl Plan {
     fn write_classes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut members: BTreeMap<ClassId, (Vec<AddrRange>, Vec<IpAddr>)> = BTreeMap::new();
-        for (range, class) in &self.ranges {
-            members.entry(*class).or_default().0.push(*range);
+        for (range, class) in self.spans() {
+            members.entry(class).or_default().0.push(range);
         }
         for (address, class) in &self.hosts {
             members.entry(*class).or_default().1.push(*address);
         }
         for (class, (ranges, hosts)) in &members {
-            let family = ranges.first().map(|r| r.family()).or_else(|| hosts.first().map(|a| Family::of(*a)));
             write!(f, "{class}")?;
-            if let Some(family) = family {
-                write!(f, " {family}")?;
+            if let Some(ground) = self.classes.get(class) {
+                write!(f, " {ground}")?;
             }
             writeln!(f)?;
             for address in hosts {
@@ -213,24 +212,26 @@ impl Plan {
     }
 }
 
-fn write_leg(f: &mut fmt::Formatter<'_>, direction: Direction, leg: &Leg) -> fmt::Result {
-    writeln!(f, "  {direction}")?;
-    for stage in &leg.tiers {
+fn write_leg(f: &mut fmt::Formatter<'_>, leg: &Leg) -> fmt::Result {
+    for stage in leg.tiers.iter() {
         let default = match stage.default_action {
             TierDefault::Deny => "deny",
             TierDefault::Pass => "pass",
         };
-        writeln!(f, "    tier {} (default {default})", stage.tier)?;
+        writeln!(f, "  tier {} (default {default})", stage.tier)?;
         for policy in &stage.policies {
-            writeln!(f, "      {}", policy.object)?;
+            writeln!(f, "    {}", policy.object)?;
         }
     }
-    let mut classes: BTreeMap<FunctionId, Vec<String>> = BTreeMap::new();
-    for (class, function) in &leg.functions {
-        classes.entry(*function).or_default().push(class.to_string());
+    let mut users: BTreeMap<FunctionId, Vec<String>> = BTreeMap::new();
+    for ground in Ground::ALL {
+        users.entry(leg.base[ground.index()]).or_default().push(format!("[{ground}]"));
     }
-    for (function, classes) in classes {
-        writeln!(f, "    {function}: {}", classes.join(" "))?;
+    for (class, function) in &leg.exceptions {
+        users.entry(*function).or_default().push(class.to_string());
+    }
+    for (function, users) in users {
+        writeln!(f, "  {function}: {}", users.join(" "))?;
     }
     Ok(())
 }

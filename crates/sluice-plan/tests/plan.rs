@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sluice_addr::{AddrRange, Cidr, Flow, PortSet, Protocol, Transport};
+use sluice_addr::{Family, Flow, PortSet, Protocol, Transport};
 use sluice_model::{Circumstances, EndpointToHost, Kind, ObjectKey, PodKey, RuleRef, TierDefault};
 use sluice_plan::{
-    Cause, ClassId, Endpoint, FunctionId, Leg, Outcome, Plan, PortFunction, Row, Simulator, Subject,
-    SubjectId, TierStage, TransportMatch, Verdict, Violation,
+    Cause, ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Outcome, Plan, PortFunction, Row, Simulator,
+    Span, Subject, TierStage, TransportMatch, Verdict, Violation,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -40,7 +40,7 @@ fn open() -> PortFunction {
 
 /// Two pods on node n1; the first admits only web traffic, and only from the second and from 10.0.0.0/8.
 fn example() -> Plan {
-    let [inside, v4, v6] = [7, 3, 9].map(ClassId);
+    let [inside, v4, v6, front, api] = [7, 3, 9, 4, 1].map(ClassId);
     let [web, open_id, closed] = [5, 2, 8].map(FunctionId);
     let deny = PortFunction { rows: Vec::new(), otherwise: web_only().otherwise };
     let stage = TierStage {
@@ -48,18 +48,21 @@ fn example() -> Plan {
         default_action: TierDefault::Deny,
         policies: vec![reference("spec")],
     };
-    let leg = |tiers: &[TierStage], of: [(ClassId, FunctionId); 3]| Leg {
-        tiers: tiers.to_vec(),
-        functions: BTreeMap::from(of),
+    let leg = |tiers: &[TierStage], base, exceptions: &[(ClassId, FunctionId)]| Leg {
+        tiers: tiers.into(),
+        base: [base; 4],
+        exceptions: exceptions.iter().copied().collect(),
     };
-    let everywhere = leg(&[], [(inside, open_id), (v4, open_id), (v6, open_id)]);
-    let guarded = leg(&[stage], [(inside, web), (v4, closed), (v6, closed)]);
-    let endpoint = |uid: &str, at: &str, subject| Endpoint {
+    let everywhere = leg(&[], open_id, &[]);
+    let guarded = leg(&[stage], closed, &[(inside, web), (front, web)]);
+    let endpoint = |uid: &str, at: &str, ingress| Endpoint {
         uid: uid.into(),
         node: Some("n1".into()),
-        addresses: vec![(ip(at), SubjectId(subject))],
+        addresses: vec![(ip(at), Subject { ingress: LegId(ingress), egress: LegId(1) })],
     };
-    let ten = Cidr::new(ip("10.0.0.0"), 8).unwrap().range();
+    let span = |first: &str, last: &str, class| (ip(first), Span { last: ip(last), class });
+    let (low, high) = (span("0.0.0.0", "9.255.255.255", v4), span("11.0.0.0", "255.255.255.255", v4));
+    let ground = |family, pod| Ground { family, pod };
     Plan {
         generation: 4,
         revisions: BTreeMap::from([("pods".into(), 17)]),
@@ -67,22 +70,26 @@ fn example() -> Plan {
             (PodKey::new("web", "api"), endpoint("u1", "192.168.5.1", 6)),
             (PodKey::new("web", "front"), endpoint("u2", "192.168.5.2", 1)),
         ]),
-        subjects: BTreeMap::from([
-            (SubjectId(6), Arc::new(Subject { ingress: guarded, egress: everywhere.clone() })),
-            (SubjectId(1), Arc::new(Subject { ingress: everywhere.clone(), egress: everywhere })),
-        ]),
+        legs: BTreeMap::from([(LegId(6), guarded), (LegId(1), everywhere)]),
         functions: BTreeMap::from([
             (web, Arc::new(web_only())),
             (open_id, Arc::new(open())),
             (closed, Arc::new(deny)),
         ]),
-        hosts: BTreeMap::from([(ip("192.168.5.1"), v4), (ip("192.168.5.2"), inside)]),
-        ranges: vec![
-            (AddrRange::new(ip("0.0.0.0"), ip("9.255.255.255")).unwrap(), v4),
-            (ten, inside),
-            (AddrRange::new(ip("11.0.0.0"), ip("255.255.255.255")).unwrap(), v4),
-            (Cidr::ALL_V6.range(), v6),
-        ],
+        classes: BTreeMap::from([
+            (inside, ground(Family::V4, false)),
+            (v4, ground(Family::V4, false)),
+            (v6, ground(Family::V6, false)),
+            (front, ground(Family::V4, true)),
+            (api, ground(Family::V4, true)),
+        ]),
+        hosts: BTreeMap::from([(ip("192.168.5.1"), api), (ip("192.168.5.2"), front)]),
+        ranges: BTreeMap::from([
+            low,
+            span("10.0.0.0", "10.255.255.255", inside),
+            high,
+            span("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", v6),
+        ]),
         nodes: BTreeMap::from([(ip("192.168.0.1"), "n1".into()), (ip("10.0.0.9"), "n2".into())]),
     }
 }
@@ -95,13 +102,15 @@ revision pods 17
 node n2 10.0.0.9
 node n1 192.168.0.1
 class-0 IPv4
-  pod 192.168.5.1
   0.0.0.0-9.255.255.255
   11.0.0.0-255.255.255.255
 class-1 IPv4
-  pod 192.168.5.2
   10.0.0.0/8
-class-2 IPv6
+class-2 IPv4 pod
+  pod 192.168.5.1
+class-3 IPv4 pod
+  pod 192.168.5.2
+class-4 IPv6
   ::/0
 function-0
   otherwise allow: profile kns
@@ -111,26 +120,20 @@ function-2
   TCP to 80,443 allow: NetworkPolicy web/api spec.ingress[0]
   ICMP type 8 allow: NetworkPolicy web/api spec.ingress[0]
   otherwise deny: default of tier default
-subject-0
-  ingress
-    tier default (default deny)
-      NetworkPolicy web/api
-    function-1: class-0 class-2
-    function-2: class-1
-  egress
-    function-0: class-0 class-1 class-2
-subject-1
-  ingress
-    function-0: class-0 class-1 class-2
-  egress
-    function-0: class-0 class-1 class-2
-endpoint web/api on n1 192.168.5.1=subject-0
-endpoint web/front on n1 192.168.5.2=subject-1
+leg-0
+  tier default (default deny)
+    NetworkPolicy web/api
+  function-1: [IPv4] [IPv4 pod] [IPv6] [IPv6 pod]
+  function-2: class-1 class-3
+leg-1
+  function-0: [IPv4] [IPv4 pod] [IPv6] [IPv6 pod]
+endpoint web/api on n1 192.168.5.1=leg-0/leg-1
+endpoint web/front on n1 192.168.5.2=leg-1/leg-1
 ";
     assert_eq!(example().renumbered().to_string(), expected);
     assert_eq!(example().renumbered().renumbered(), example().renumbered());
     assert!(example().to_string().starts_with("generation 4\n"));
-    assert!(example().to_string().contains("\nclass-7 IPv4\n  pod 192.168.5.2\n"));
+    assert!(example().to_string().contains("\nclass-4 IPv4 pod\n  pod 192.168.5.2\n"));
 }
 
 #[test]
@@ -147,40 +150,48 @@ fn each_invariant_is_checked() {
         break_it(&mut plan);
         assert_eq!(plan.check().unwrap_err(), expected);
     };
-    let (api, api_subject) = (PodKey::new("web", "api"), SubjectId(6));
+    let api = PodKey::new("web", "api");
     check(
         |plan| {
-            plan.ranges.remove(1);
+            plan.ranges.remove(&ip("10.0.0.0"));
         },
-        &[Violation::NoClass("10.0.0.0/8".into())],
+        &[Violation::NoClass("10.0.0.0/8".into()), Violation::EmptyClass(ClassId(7))],
     );
-    check(|plan| plan.ranges.swap(0, 1), &[Violation::RangesOverlap(ip("0.0.0.0"))]);
+    check(
+        |plan| {
+            plan.ranges.get_mut(&ip("0.0.0.0")).unwrap().last = ip("10.0.0.0");
+        },
+        &[Violation::RangesOverlap(ip("10.0.0.0"))],
+    );
     check(
         |plan| {
             plan.hosts.insert(ip("fd00::1"), ClassId(3));
         },
-        &[Violation::MixedClass(ClassId(3))],
+        &[Violation::WrongGround(ClassId(3))],
     );
     check(
         |plan| {
-            let mut subject = (*plan.subjects[&SubjectId(6)]).clone();
-            subject.ingress.functions.remove(&ClassId(9));
-            subject.egress.functions.insert(ClassId(9), FunctionId(77));
-            subject.egress.functions.insert(ClassId(99), FunctionId(2));
-            plan.subjects.insert(SubjectId(6), Arc::new(subject));
+            plan.hosts.insert(ip("192.168.5.2"), ClassId(1));
+        },
+        &[Violation::EmptyClass(ClassId(4))],
+    );
+    check(
+        |plan| {
+            plan.classes.remove(&ClassId(1));
+        },
+        &[Violation::UndefinedClass(ClassId(1))],
+    );
+    check(
+        |plan| {
+            let leg = plan.legs.get_mut(&LegId(1)).unwrap();
+            leg.exceptions.insert(ClassId(9), FunctionId(77));
+            leg.exceptions.insert(ClassId(3), FunctionId(2));
+            leg.exceptions.insert(ClassId(99), FunctionId(2));
         },
         &[
-            Violation::LegNotTotal {
-                subject: api_subject,
-                direction: sluice_model::Direction::Ingress,
-                class: ClassId(9),
-            },
-            Violation::EmptyClass {
-                subject: api_subject,
-                direction: sluice_model::Direction::Egress,
-                class: ClassId(99),
-            },
-            Violation::UndefinedFunction { function: FunctionId(77), subject: api_subject },
+            Violation::NoException { leg: LegId(1), class: ClassId(3) },
+            Violation::ExceptionOfNoClass { leg: LegId(1), class: ClassId(99) },
+            Violation::UndefinedFunction { function: FunctionId(77), leg: LegId(1) },
         ],
     );
     check(
@@ -202,11 +213,12 @@ fn each_invariant_is_checked() {
     check(
         |plan| {
             let endpoint = plan.endpoints.get_mut(&PodKey::new("web", "api")).unwrap();
-            endpoint.addresses = vec![(ip("192.168.5.9"), SubjectId(60))];
+            let subject = Subject { ingress: LegId(60), egress: LegId(1) };
+            endpoint.addresses = vec![(ip("192.168.5.9"), subject)];
         },
         &[
-            Violation::UnusedSubject(api_subject),
-            Violation::UndefinedSubject { endpoint: api.clone(), subject: SubjectId(60) },
+            Violation::UnusedLeg(LegId(6)),
+            Violation::UndefinedLeg { endpoint: api.clone(), leg: LegId(60) },
             Violation::UnknownAddress { endpoint: api.clone(), address: ip("192.168.5.9") },
         ],
     );
@@ -271,7 +283,7 @@ fn on_a_contested_address_the_leg_that_denies_holds() {
     let mut plan = example();
     let other = PodKey::new("web", "zombie");
     let endpoint = Endpoint {
-        addresses: vec![(ip("192.168.5.1"), SubjectId(1))],
+        addresses: vec![(ip("192.168.5.1"), Subject { ingress: LegId(1), egress: LegId(1) })],
         ..plan.endpoints[&PodKey::new("web", "api")].clone()
     };
     plan.endpoints.insert(other, endpoint);
@@ -290,16 +302,18 @@ fn a_delta_is_what_changed() {
     new.hosts.insert(ip("192.168.5.3"), ClassId(3));
     new.hosts.remove(&ip("192.168.5.2"));
     new.endpoints.remove(&PodKey::new("web", "front"));
-    new.subjects.remove(&SubjectId(1));
+    new.legs.get_mut(&LegId(6)).unwrap().exceptions.remove(&ClassId(4));
+    new.legs.get_mut(&LegId(1)).unwrap().base = [FunctionId(8); 4];
     new.nodes.insert(ip("10.0.0.8"), "n2".into());
-    new.ranges[3].1 = ClassId(10);
+    new.ranges.get_mut(&ip("::")).unwrap().class = ClassId(10);
     let delta = old.diff(&new);
     assert!(!delta.is_empty());
     assert_eq!(delta.hosts.upserts, BTreeMap::from([(ip("192.168.5.3"), ClassId(3))]));
     assert_eq!(delta.hosts.removals, [ip("192.168.5.2")].into());
-    assert_eq!(delta.subjects.removals, [SubjectId(1)].into());
-    assert!(delta.functions.is_empty() && delta.subjects.upserts.is_empty());
-    assert_eq!(delta.ranges.as_ref(), Some(&new.ranges));
+    assert_eq!(delta.exceptions[&LegId(6)].removals, [ClassId(4)].into());
+    assert_eq!(delta.legs.upserts.keys().collect::<Vec<_>>(), [&LegId(1)]);
+    assert!(delta.functions.is_empty() && delta.legs.removals.is_empty());
+    assert_eq!(delta.ranges.upserts.keys().collect::<Vec<_>>(), [&ip("::")]);
     let mut followed = old;
     followed.apply(&delta);
     assert_eq!(followed, new);
