@@ -1,4 +1,4 @@
-//! What tests share: random worlds, flows and histories.
+//! What tests share: random worlds, flows and histories; the law's notation for policies, and its table of cases.
 //!
 //! ```text
 //!   seed ──► random_world ──► World ──► random_flow ──► Flow
@@ -12,7 +12,9 @@
 //! Invariants: everything is a function of the random numbers given, so that a seed reproduces a failure.
 #![forbid(unsafe_code)]
 
+pub mod e2e;
 mod flow;
+pub mod notation;
 mod pick;
 mod policy;
 mod world;

@@ -30,7 +30,6 @@ use sluice_netlink::{Protocol, Socket};
 
 /// The node that the namespace `Cluster::node` is.
 pub const NODE: &str = "n1";
-const PODS: u8 = 4;
 const POD_GATEWAY: [&str; 2] = ["169.254.1.1", "fe80::ecee:eeff:feee:eeee"];
 const HOST_MAC: Mac = Mac([0xee; 6]);
 /// The two ends of the uplink: the node's, the outside's.
@@ -153,6 +152,11 @@ pub fn node_addresses() -> [IpAddr; 2] {
 impl Cluster {
     /// Pods have 10.1.0.N and fd00:1::N as in random worlds. Routes and neighbours are those of networking 2.
     pub fn new() -> Self {
+        Self::with_pods(4)
+    }
+
+    /// A node with this many pods.
+    pub fn with_pods(count: u8) -> Self {
         let (node, outside) = (Netns::new(), Netns::new());
         for (name, value) in [
             ("ipv4/ip_forward", "1"),
@@ -177,7 +181,7 @@ impl Cluster {
         let mut elsewhere = outside.socket(Protocol::Route);
         loopback(&mut elsewhere);
         uplink(&mut elsewhere, "out0", 1, &[ip("203.0.113.1"), ip("2001:db8::1")]);
-        let pods = (1..=PODS).map(|number| pod(&mut routes, number)).collect();
+        let pods = (1..=count).map(|number| pod(&mut routes, number)).collect();
         Cluster { node, outside, pods }
     }
 

@@ -6,6 +6,5 @@ mod calico_tiers;
 mod e2e;
 mod kubernetes;
 mod logical_model;
-mod notation;
 mod text;
 mod trace;

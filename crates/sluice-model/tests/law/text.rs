@@ -22,7 +22,7 @@ use sluice_addr::{Cidr, Flow, Protocol, Transport, parse_host_or_cidr, parse_ip}
 use sluice_model::*;
 use sluice_selector::{Labels, Selector};
 
-use crate::notation;
+use sluice_testkit::notation;
 
 pub(crate) fn world(text: &str) -> World {
     let mut world = World::default();

@@ -3,6 +3,8 @@
 //! Beyond the law's notation: `|` separates rules, `[nobody]` stands for peers that were all rejected, a CIDR may be
 //! followed by `except` and CIDRs, `@xb` is the address of pod b of x as a host CIDR, and `@xb/4` the /4 around it.
 
+#![allow(clippy::unwrap_used, reason = "a mistake in a test's text fails the test")]
+
 use std::net::IpAddr;
 
 use sluice_addr::{Cidr, PortRange, Protocol};
@@ -10,10 +12,10 @@ use sluice_model::*;
 use sluice_selector::{LabelSelector, Operator, Requirement};
 
 /// The address of a pod such as `xb`.
-pub(crate) type AddressOf<'a> = &'a dyn Fn(&str) -> IpAddr;
+pub type AddressOf<'a> = &'a dyn Fn(&str) -> IpAddr;
 
 /// Splits `head I[…] E[…] tail` into head and tail, the ingress rules and the egress rules.
-pub(crate) fn directions(text: &str) -> (String, Option<String>, Option<String>) {
+pub fn directions(text: &str) -> (String, Option<String>, Option<String>) {
     let mut head = String::new();
     let (mut ingress, mut egress) = (None, None);
     let mut rest = text;
@@ -31,7 +33,8 @@ pub(crate) fn directions(text: &str) -> (String, Option<String>, Option<String>)
     (head, ingress, egress)
 }
 
-pub(crate) fn kubernetes_policy(text: &str, address_of: AddressOf) -> Policy {
+/// A Kubernetes NetworkPolicy; a text that is not in the notation is a mistake in a test and panics.
+pub fn kubernetes_policy(text: &str, address_of: AddressOf) -> Policy {
     let (head, ingress, egress) = directions(text);
     let (namespace, rest) = head.split_once('{').unwrap_or_else(|| panic!("no {{ in {text:?}"));
     let (selector, tail) = rest.split_once('}').unwrap();
@@ -192,7 +195,7 @@ fn port(text: &str) -> KubernetesPort {
 }
 
 /// Splits at `separator` where no bracket is open.
-pub(crate) fn split_outside(text: &str, separator: char) -> Vec<String> {
+pub fn split_outside(text: &str, separator: char) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut open = 0;
     for c in text.chars() {
