@@ -47,6 +47,8 @@ pub struct KindInfo {
 pub(crate) const CALICO: &str = "projectcalico.org";
 /// The group under which Calico stores the same objects (semantics 3.1).
 pub(crate) const CALICO_STORED: &str = "crd.projectcalico.org";
+/// The group of the Network Policy API.
+pub(crate) const POLICY: &str = "policy.networking.k8s.io";
 /// The group of Sluice's own kinds.
 pub(crate) const SLUICE: &str = "sluice.dev";
 
@@ -104,12 +106,21 @@ const KINDS: &[KindInfo] = &[
     ),
     row(CALICO, "Profile", "profiles", false, Some(Kind::Profile)),
     row(
-        "policy.networking.k8s.io",
+        POLICY,
         "ClusterNetworkPolicy",
         "clusternetworkpolicies",
         false,
         Some(Kind::KubernetesClusterNetworkPolicy),
     ),
+    row(POLICY, "AdminNetworkPolicy", "adminnetworkpolicies", false, Some(Kind::AdminNetworkPolicy)),
+    row(
+        POLICY,
+        "BaselineAdminNetworkPolicy",
+        "baselineadminnetworkpolicies",
+        false,
+        Some(Kind::BaselineAdminNetworkPolicy),
+    ),
+    row(SLUICE, "ProjectIsolation", "projectisolations", false, Some(Kind::ProjectIsolation)),
     row(SLUICE, "ConnectivityClaim", "connectivityclaims", true, None),
 ];
 

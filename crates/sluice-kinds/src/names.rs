@@ -54,6 +54,20 @@ fn subdomain_problems(name: &str) -> Vec<String> {
     problems
 }
 
+/// Names as the Network Policy API takes them for `domainNames`: two or more labels, perhaps `*.` before them and a dot
+/// after them.
+pub(crate) fn is_domain_name(text: &str) -> bool {
+    let text = text.strip_prefix("*.").unwrap_or(text);
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    text.contains('.') && text.split('.').all(label)
+}
+
 fn qualified_name_body(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_alphanumeric)

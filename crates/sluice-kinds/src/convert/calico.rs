@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 use sluice_addr::parse_host_or_cidr;
 use sluice_model::{
-    BUILT_IN_TIERS, Direction, HostUse, Kind, NetworkSet, Object, Order, Policy, Rule, Subject, Tier,
-    TierDefault,
+    BUILT_IN_TIERS, Direction, HostUse, Kind, NetworkSet, Object, Order, Policy, Rule, StagedAction, Subject,
+    Tier, TierDefault,
 };
 use sluice_report::Code;
+use sluice_selector::{LabelSelector, Labels, Selector};
 
 use super::calico_rule::read_rule;
 use super::network_policy::{has_rules, read_cidr, type_name, written_types};
@@ -16,18 +17,22 @@ use super::{Reader, Unreadable};
 use crate::field::{Field, shown};
 use crate::kinds::{CALICO_STORED, Gvk};
 
-/// Reads a GlobalNetworkPolicy or NetworkPolicy; `None` if it has no effect (7.3), or none on pods.
+/// Reads a GlobalNetworkPolicy or NetworkPolicy, enforced or staged; `None` if it has no effect (7.3).
 pub(super) fn policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Option<Object> {
     let spec = root.get("spec");
     if let Err(wrong) = spec.object() {
         reader.wrong_type(Code::SL2013, &wrong);
         return None;
     }
-    let global = reader.key.kind == Kind::GlobalNetworkPolicy;
+    let staged = staged(reader, &spec).ok()?;
+    if staged == Some(StagedAction::Delete) {
+        return deletion(reader, &spec);
+    }
+    let global = is_global(reader.key.kind);
     let subject = subject(reader, &spec, global);
     let types = types(reader, &spec, is_stored_raw(root));
-    let flags = if global { host_flags(reader, &spec, &types) } else { Ok(Flags::Pods) };
-    let (Ok(subject), Ok(flags)) = (subject, flags) else { return None };
+    let host = if global { host_flags(reader, &spec, &types) } else { Ok(HostUse::Normal) };
+    let (Ok(subject), Ok(host)) = (subject, host) else { return None };
     let mut rules = |direction: Direction| {
         let field = spec.get(rules_field(direction));
         if types.contains(&direction) {
@@ -41,11 +46,6 @@ pub(super) fn policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Option<Object
     };
     let (ingress, egress) = (rules(Direction::Ingress), rules(Direction::Egress));
     let order = order(reader, &spec.get("order"));
-    if flags == Flags::HostEndpointsOnly {
-        let message = "doNotTrack and preDNAT policies apply to host endpoints only; no pod is affected";
-        reader.find(Code::SL2206, "spec", message, None);
-        return None;
-    }
     if ingress.iter().chain(&egress).all(Vec::is_empty) {
         let message = "a policy without rules decides nothing, at any order: it only makes the tier's default action \
                        apply to what it selects";
@@ -61,8 +61,87 @@ pub(super) fn policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Option<Object
         subject,
         ingress,
         egress,
+        host,
+        staged,
+        position: reader.position(""),
+    })))
+}
+
+/// Whether the kind is of cluster scope: its policies select host endpoints too, and have no namespace of their own.
+pub(super) fn is_global(kind: Kind) -> bool {
+    matches!(kind, Kind::GlobalNetworkPolicy | Kind::StagedGlobalNetworkPolicy)
+}
+
+fn is_staged(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::StagedGlobalNetworkPolicy | Kind::StagedNetworkPolicy | Kind::StagedKubernetesNetworkPolicy
+    )
+}
+
+/// `stagedAction` of a staged kind (3.8). One that cannot be read leaves the object without effect.
+pub(super) fn staged(reader: &mut Reader<'_>, spec: &Field<'_>) -> Result<Option<StagedAction>, Unreadable> {
+    if !is_staged(reader.key.kind) {
+        return Ok(None);
+    }
+    let field = spec.get("stagedAction");
+    match field.value {
+        Value::Null => Ok(Some(StagedAction::Set)),
+        Value::String(text) if text == "Set" => Ok(Some(StagedAction::Set)),
+        Value::String(text) if text == "Learn" => Ok(Some(StagedAction::Learn)),
+        Value::String(text) if text == "Delete" => Ok(Some(StagedAction::Delete)),
+        Value::String(text) if text == "Ignore" => Ok(Some(StagedAction::Ignore)),
+        other => {
+            let message = format!("expected Set, Delete, Learn or Ignore, found {}", shown(other));
+            reader.find(Code::SL2013, &field.path, message, Some("the staged policy has no effect"));
+            Err(Unreadable)
+        }
+    }
+}
+
+/// Fields of a staged Delete that its spec may have (3.8).
+pub(crate) const DELETION_FIELDS: [&str; 2] = ["stagedAction", "tier"];
+
+/// Whether a field says nothing, as the API's zero values do.
+pub(crate) fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) | Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+/// A staged Delete: it names the enforced object and says nothing else (3.8).
+pub(super) fn deletion(reader: &mut Reader<'_>, spec: &Field<'_>) -> Option<Object> {
+    let fields = spec.value.as_object().into_iter().flatten();
+    let more = fields.filter(|(name, value)| !DELETION_FIELDS.contains(&name.as_str()) && !is_zero(value));
+    let more: Vec<&str> = more.map(|(name, _)| name.as_str()).collect();
+    if let Some(first) = more.first() {
+        let message = "spec fields, except tier, must be empty if stagedAction is Delete";
+        let hint = Some("the staged policy has no effect");
+        reader.find(Code::SL2009, &spec.get(first).path, message, hint);
+        return None;
+    }
+    let kubernetes = reader.key.kind == Kind::StagedKubernetesNetworkPolicy;
+    let subject = match kubernetes {
+        true => Subject::Kubernetes(LabelSelector::all()),
+        false => Subject::Calico {
+            selector: Selector::default(),
+            namespace_selector: None,
+            service_account_selector: None,
+        },
+    };
+    Some(Object::Policy(Arc::new(Policy {
+        key: reader.key.clone(),
+        tier: tier_name(reader, &spec.get("tier"))?,
+        order: if kubernetes { Order::KUBERNETES } else { Order::LAST },
+        subject,
+        ingress: None,
+        egress: None,
         host: HostUse::Normal,
-        staged: None,
+        staged: Some(StagedAction::Delete),
         position: reader.position(""),
     })))
 }
@@ -134,14 +213,8 @@ pub(crate) fn defaulted_types(ingress: &Value, egress: &Value) -> Vec<Direction>
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Flags {
-    Pods,
-    HostEndpointsOnly,
-}
-
 /// `applyOnForward`, `preDNAT`, `doNotTrack`; combined wrongly the policy has no effect (7.3).
-fn host_flags(reader: &mut Reader<'_>, spec: &Field<'_>, types: &[Direction]) -> Result<Flags, Unreadable> {
+fn host_flags(reader: &mut Reader<'_>, spec: &Field<'_>, types: &[Direction]) -> Result<HostUse, Unreadable> {
     let mut read = |name: &str| {
         let field = spec.get(name);
         match field.value {
@@ -172,8 +245,10 @@ fn host_flags(reader: &mut Reader<'_>, spec: &Field<'_>, types: &[Direction]) ->
             reader.find(Code::SL2009, path, message, Some("the policy has no effect"));
             Err(Unreadable)
         }
-        None if pre_dnat || no_track => Ok(Flags::HostEndpointsOnly),
-        None => Ok(Flags::Pods),
+        None if pre_dnat => Ok(HostUse::PreDnat),
+        None if no_track => Ok(HostUse::Untracked),
+        None if forward => Ok(HostUse::Forward),
+        None => Ok(HostUse::Normal),
     }
 }
 
@@ -186,10 +261,7 @@ fn read_rules(reader: &mut Reader<'_>, field: &Field<'_>, direction: Direction) 
             return vec![super::calico_rule::deny_all(reader, field)];
         }
     };
-    if items.len() > 1024 {
-        let message = format!("{} rules; the API accepts 1024", items.len());
-        reader.find(Code::SL2206, &field.path, message, None);
-    }
+    reader.over_limit(field, items.len(), 1024);
     items.iter().map(|item| read_rule(reader, item, direction)).collect()
 }
 
@@ -230,13 +302,18 @@ pub(super) fn tier(reader: &mut Reader<'_>, root: &Field<'_>) -> Option<Object> 
     Some(Object::Tier(fixed))
 }
 
-/// Reads a NetworkSet or GlobalNetworkSet. A bad entry is left out: it never widens a rule (7.3).
-pub(super) fn network_set(reader: &mut Reader<'_>, root: &Field<'_>) -> Object {
+/// The labels of a Calico object, with those that Calico keeps in an annotation of the stored one (API 3).
+pub(super) fn stored_labels(reader: &mut Reader<'_>, root: &Field<'_>) -> Labels {
     let mut labels = reader.labels(root);
-    // Calico keeps the labels of the v3 object in an annotation of the stored one (API 3)
     for (key, value) in crate::admission::stored_labels(root.value) {
         labels = labels.with(key, value);
     }
+    labels
+}
+
+/// Reads a NetworkSet or GlobalNetworkSet. A bad entry is left out: it never widens a rule (7.3).
+pub(super) fn network_set(reader: &mut Reader<'_>, root: &Field<'_>) -> Object {
+    let labels = stored_labels(reader, root);
     let nets = root.at(&["spec", "nets"]);
     let items = nets.items().unwrap_or_else(|wrong| {
         reader.wrong_type(Code::SL2013, &wrong);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sluice_addr::{Cidr, Family, PortRange, Protocol, parse_host_or_cidr};
 use sluice_model::{
-    Action, CalicoRule, Direction, EntityRule, IcmpMatch, Kind, NamespaceScope, PortMatch, Rule, RuleBody,
+    Action, CalicoRule, Direction, EntityRule, IcmpMatch, NamespaceScope, PortMatch, Rule, RuleBody,
     ServiceAccountMatch,
 };
 use sluice_report::Code;
@@ -38,6 +38,15 @@ pub(super) fn read_rule(reader: &mut Reader<'_>, field: &Field<'_>, direction: D
             return deny_all(reader, field);
         }
     };
+    let http = field.get("http");
+    if !http.is_null() {
+        let outcome = match action {
+            Action::Allow | Action::Log => "matches nothing",
+            Action::Deny | Action::Pass => "denies all traffic",
+        };
+        let message = format!("HTTP match is not enforced; the rule {outcome}");
+        reader.find(Code::SL2101, &http.path, message, Some("match ports, and leave HTTP to a proxy"));
+    }
     let body = match read_body(reader, field, direction) {
         Ok(rule) => RuleBody::Calico(Box::new(rule)),
         Err(Unreadable) => RuleBody::Unreadable,
@@ -63,11 +72,6 @@ fn read_body(
     let not_icmp = self::icmp(reader, &field.get("notICMP"), protocol);
     let source = entity(reader, &field.get("source"), protocol, direction == Direction::Ingress);
     let destination = entity(reader, &field.get("destination"), protocol, direction == Direction::Egress);
-    let http = field.get("http");
-    if !http.is_null() {
-        let message = "HTTP match is not enforced; the rule fails closed";
-        reader.find(Code::SL2101, &http.path, message, Some("match ports, and leave HTTP to a proxy"));
-    }
     let rule = CalicoRule {
         ip_version: ip_version?,
         protocol: protocol?,
@@ -86,7 +90,8 @@ fn read_body(
         reader.find(Code::SL2009, &field.at(&["destination", "ports"]).path, message, None);
         return Err(Unreadable);
     }
-    if http.is_null() { Ok(rule) } else { Err(Unreadable) }
+    // semantics 3.4: an HTTP criterion that is not matched must not widen the rule
+    if field.get("http").is_null() { Ok(rule) } else { Err(Unreadable) }
 }
 
 /// Protocol against `ipVersion` (SL2008), and families that exclude each other (SL2206).
@@ -247,10 +252,8 @@ fn list<T>(
         reader.wrong_type(Code::SL2013, &wrong);
         Unreadable
     })?;
-    if items.len() > accepted {
-        let message = format!("{} entries; the API accepts {accepted}", items.len());
-        reader.find(Code::SL2206, &field.path, message, None);
-    } else if items.is_empty() && !field.is_null() {
+    reader.over_limit(field, items.len(), accepted);
+    if items.is_empty() && !field.is_null() {
         reader.find(Code::SL2206, &field.path, "an empty list counts as not given", None);
     }
     let read: Vec<_> = items.iter().map(|item| read(reader, item)).collect();
@@ -362,7 +365,7 @@ fn service(
         Value::Array(items) => !items.is_empty(),
         _ => true,
     };
-    let global = reader.key.kind == Kind::GlobalNetworkPolicy;
+    let global = super::calico::is_global(reader.key.kind);
     let (name, namespace) = (field.get("name").nonempty(), field.get("namespace").nonempty());
     let message = if field.object().is_err() {
         field.wrong_type("an object").to_string()

@@ -17,6 +17,8 @@ use crate::field::Field;
 
 /// The label that the API always sets to the namespace's name (API 7).
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// Where kubectl keeps the object as it was applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// The label that ties an EndpointSlice to its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -24,8 +26,17 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) fn namespace(reader: &mut Reader<'_>, root: &Field<'_>) -> Object {
     let name = reader.key.name.clone();
     let labels = reader.labels(root).with(NAMESPACE_NAME, name.clone());
-    let annotations = Labels::default();
+    let annotations = project_annotations(root);
     Object::Namespace(Namespace { name, labels, annotations })
+}
+
+/// Annotations that may say the project of the namespace (8.2): any but those that hold whole documents. Which key does
+/// is ProjectIsolation's to say.
+fn project_annotations(root: &Field<'_>) -> Labels {
+    const LONGEST: usize = 256;
+    let entries = root.at(&["metadata", "annotations"]).entries().unwrap_or_default();
+    let short = entries.into_iter().filter_map(|(key, field)| Some((key, field.value.as_str()?)));
+    Labels::from_iter(short.filter(|(key, value)| value.len() <= LONGEST && *key != LAST_APPLIED))
 }
 
 /// Reads a Node: its own addresses, and those that other nodes see from it through the overlay.

@@ -6,11 +6,17 @@
 mod calico;
 mod calico_rule;
 mod cluster;
+mod cluster_peer;
+mod cluster_policy;
+mod cluster_port;
+mod host_endpoint;
 mod network_policy;
 mod pod;
+mod project_isolation;
 
-pub(crate) use calico::defaulted_types;
+pub(crate) use calico::{DELETION_FIELDS, defaulted_types, is_zero};
 pub(crate) use network_policy::has_rules;
+pub(crate) use project_isolation::{MEMBERS as PROJECT_MEMBERS, PROJECT_KEY};
 
 use std::sync::Arc;
 
@@ -43,8 +49,7 @@ pub struct Converted {
 
 /// Reads one object of any kind.
 ///
-/// Kinds that mean nothing to policy give neither object nor finding. A policy kind that this crate does not evaluate
-/// gives finding SL2104, because verdicts may depend on it (semantics 1.11).
+/// Kinds that mean nothing to policy give neither object nor finding.
 pub fn to_model(value: &Value, source: Option<Source<'_>>) -> Converted {
     let Some(key) = model_key(value) else { return Converted::default() };
     let (root, gvk, kind) = (Field::root(value), Gvk::of(value), key.kind);
@@ -64,25 +69,22 @@ pub fn to_model(value: &Value, source: Option<Source<'_>>) -> Converted {
         Kind::ServiceAccount => Some(cluster::service_account(&mut reader, &root)),
         Kind::Service => Some(cluster::service(&mut reader, &root)),
         Kind::EndpointSlice => Some(cluster::endpoint_slice(&mut reader, &root)),
-        Kind::KubernetesNetworkPolicy => network_policy::network_policy(&mut reader, &root),
-        Kind::GlobalNetworkPolicy | Kind::NetworkPolicy => calico::policy(&mut reader, &root),
+        Kind::KubernetesNetworkPolicy | Kind::StagedKubernetesNetworkPolicy => {
+            network_policy::network_policy(&mut reader, &root)
+        }
+        Kind::GlobalNetworkPolicy
+        | Kind::NetworkPolicy
+        | Kind::StagedGlobalNetworkPolicy
+        | Kind::StagedNetworkPolicy => calico::policy(&mut reader, &root),
         Kind::Tier => calico::tier(&mut reader, &root),
         Kind::GlobalNetworkSet | Kind::NetworkSet => Some(calico::network_set(&mut reader, &root)),
-        // staged policies never change a verdict (3.8); profiles are derived (3.1)
-        Kind::StagedGlobalNetworkPolicy
-        | Kind::StagedNetworkPolicy
-        | Kind::StagedKubernetesNetworkPolicy
-        | Kind::Profile
-        | Kind::ResolvedName => None,
-        Kind::HostEndpoint
-        | Kind::KubernetesClusterNetworkPolicy
+        Kind::KubernetesClusterNetworkPolicy
         | Kind::AdminNetworkPolicy
-        | Kind::BaselineAdminNetworkPolicy
-        | Kind::ProjectIsolation => {
-            let message = format!("{} is not evaluated by this version", kind.written());
-            reader.find(Code::SL2104, "spec", message, Some("verdicts that depend on it may differ"));
-            None
-        }
+        | Kind::BaselineAdminNetworkPolicy => cluster_policy::cluster_policy(&mut reader, &root),
+        Kind::HostEndpoint => host_endpoint::host_endpoint(&mut reader, &root),
+        Kind::ProjectIsolation => project_isolation::project_isolation(&mut reader, &root),
+        // profiles are derived, never read as input (3.1)
+        Kind::Profile | Kind::ResolvedName => None,
     };
     Converted { object, findings: reader.findings }
 }
@@ -127,6 +129,18 @@ impl Reader<'_> {
 
     pub(crate) fn wrong_type(&mut self, code: Code, wrong: &WrongType) {
         self.find(code, &wrong.path, wrong.to_string(), None);
+    }
+
+    /// Warns where a list is longer than its API takes. It is evaluated in full (7.3).
+    pub(crate) fn over_limit(&mut self, field: &Field<'_>, found: usize, accepted: usize) {
+        if found > accepted {
+            self.find(
+                Code::SL2206,
+                &field.path,
+                format!("{found} entries; the API accepts {accepted}"),
+                None,
+            );
+        }
     }
 
     pub(crate) fn position(&self, path: &str) -> Option<Position> {

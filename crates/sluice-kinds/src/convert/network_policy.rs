@@ -1,4 +1,4 @@
-//! Kubernetes NetworkPolicy (semantics 2).
+//! Kubernetes NetworkPolicy (semantics 2), and Calico's staged form of it (3.8).
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 use sluice_addr::{Cidr, PortRange, Protocol, has_host_bits};
 use sluice_model::{
     Action, Direction, HostUse, KubernetesPeer, KubernetesPort, Object, Order, Policy, PortMatch, Rule,
-    RuleBody, Subject,
+    RuleBody, StagedAction, Subject,
 };
 use sluice_report::Code;
 
@@ -21,6 +21,10 @@ pub(super) fn network_policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Optio
     if let Err(wrong) = spec.object() {
         reader.wrong_type(Code::SL2013, &wrong);
         return None;
+    }
+    let staged = super::calico::staged(reader, &spec).ok()?;
+    if staged == Some(StagedAction::Delete) {
+        return super::calico::deletion(reader, &spec);
     }
     let subject = reader.label_selector(&spec.get("podSelector")).ok()?;
     let types = policy_types(reader, &spec);
@@ -45,7 +49,7 @@ pub(super) fn network_policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Optio
         ingress,
         egress,
         host: HostUse::Normal,
-        staged: None,
+        staged,
         position: reader.position(""),
     })))
 }

@@ -53,7 +53,31 @@ fn calico_policies_are_read() {
         ),
         (
             "{doNotTrack: true, applyOnForward: true, ingress: [{action: Deny}]}",
-            "no effect\nSL2206 spec@4 doNotTrack and preDNAT policies apply to host endpoints only; no pod is affected".into(),
+            "tier default order inf subject all() untracked\ningress: Deny all @4".into(),
+        ),
+        (
+            "{preDNAT: true, applyOnForward: true, ingress: [{action: Deny}]}",
+            "tier default order inf subject all() preDNAT\ningress: Deny all @4".into(),
+        ),
+        (
+            "{applyOnForward: true, ingress: [{action: Deny}]}",
+            "tier default order inf subject all() forward\ningress: Deny all @4".into(),
+        ),
+        (
+            "{preDNAT: true, doNotTrack: true, applyOnForward: true, ingress: [{action: Deny}]}",
+            "no effect\nSL2009 spec.preDNAT@4 preDNAT and doNotTrack cannot both be true".into(),
+        ),
+        (
+            "{preDNAT: true, applyOnForward: true, types: [Ingress, Egress]}",
+            "no effect\nSL2009 spec.types@4 a preDNAT policy cannot have type Egress".into(),
+        ),
+        (
+            "{doNotTrack: true, ingress: [{action: Deny}]}",
+            "no effect\nSL2009 spec.applyOnForward@4 applyOnForward must be true with preDNAT or doNotTrack".into(),
+        ),
+        (
+            "{doNotTrack: yes please, applyOnForward: true}",
+            "no effect\nSL2009 spec.doNotTrack@4 expected true or false, found \"yes please\"".into(),
         ),
         (
             "{types: [Up], ingress: [{action: Deny}]}",
@@ -174,10 +198,6 @@ fn calico_rules_are_read_or_fail_closed() {
             "unreadable|SL2009 .source.services cannot specify selector and services on the same side of a rule",
         ),
         ("source: {services: {}}", "unreadable|SL2009 .source.services must specify a service name"),
-        (
-            "http: {methods: [GET]}",
-            "unreadable|SL2101 .http HTTP match is not enforced; the rule fails closed",
-        ),
         ("source: 5", "unreadable|SL2013 .source expected an object, found 5"),
     ] {
         let (body, finding) = expected.split_once('|').unwrap_or((expected, ""));
@@ -208,6 +228,16 @@ fn calico_rules_are_read_or_fail_closed() {
             ),
         ],
     );
+    for (action, outcome) in
+        [("Allow", "matches nothing"), ("Deny", "denies all traffic"), ("Pass", "denies all traffic")]
+    {
+        let text = format!("{CNP}\nspec: {{ingress: [{{action: {action}, http: {{methods: [GET]}}}}]}}\n");
+        let expected = format!(
+            "tier default order inf subject all()\ningress: {action} unreadable @4\n\
+             SL2101 spec.ingress[0].http@4 HTTP match is not enforced; the rule {outcome}"
+        );
+        assert_eq!(read(&text), expected);
+    }
     check(
         GNP,
         &[(
@@ -240,11 +270,6 @@ fn tiers_and_sets() {
         (
             "kind: Tier\nmetadata: {name: default}\nspec: {order: 5, defaultAction: Deny}",
             "Tier(Tier { name: \"default\", order: Order(1000000.0), default_action: Deny })\nSL2010 spec.order@4 default tier order must be 1000000",
-        ),
-        ("kind: StagedNetworkPolicy\nmetadata: {name: s}\nspec: {ingress: [{action: Deny}]}", "no effect"),
-        (
-            "kind: HostEndpoint\nmetadata: {name: h}\nspec: {node: n}",
-            "no effect\nSL2104 spec@4 HostEndpoint is not evaluated by this version",
         ),
     ] {
         assert_eq!(read_one(text), expected, "{text}");

@@ -1,15 +1,21 @@
 //! Text in, text out: a manifest, what the model reads it as, and the findings.
 
 mod calico;
+mod cluster_policy;
+mod host;
+mod isolation;
 mod network_policy;
 mod objects;
+mod staged;
 
 use std::fmt::Write;
 
 use sluice_model::{
-    CalicoRule, EntityRule, KubernetesPeer, NamespaceScope, Object, Policy, PortMatch, Rule, RuleBody,
-    Subject,
+    CalicoRule, ClusterPeer, ClusterProtocol, EntityRule, HostUse, KubernetesPeer, KubernetesPort,
+    NamespaceScope, Object, Policy, PortMatch, Rule, RuleBody, Subject,
 };
+
+use sluice_selector::LabelSelector;
 
 use crate::{Limits, Source, read_documents, to_model};
 
@@ -48,8 +54,19 @@ fn show_policy(policy: &Policy) -> String {
             }
             text
         }
+        Subject::Cluster { namespaces, pods } => show_pods(namespaces, pods.as_ref()),
     };
-    let mut shown = format!("tier {} order {} subject {subject}\n", policy.tier, policy.order.value());
+    let mut shown = format!("tier {} order {} subject {subject}", policy.tier, policy.order.value());
+    match policy.host {
+        HostUse::Normal => {}
+        HostUse::Forward => shown.push_str(" forward"),
+        HostUse::PreDnat => shown.push_str(" preDNAT"),
+        HostUse::Untracked => shown.push_str(" untracked"),
+    }
+    if let Some(action) = policy.staged {
+        write!(shown, " staged {action:?}").unwrap();
+    }
+    shown.push('\n');
     for (name, rules) in [("ingress", &policy.ingress), ("egress", &policy.egress)] {
         let Some(rules) = rules else { continue };
         writeln!(shown, "{name}: {}", rules.iter().map(show_rule).collect::<Vec<_>>().join(" | ")).unwrap();
@@ -65,15 +82,49 @@ fn show_rule(rule: &Rule) -> String {
                 format!("[{}]", peers.iter().map(show_peer).collect::<Vec<_>>().join(", "))
             });
             let ports = ports.as_ref().map_or("any".into(), |ports| {
-                let one = |p: &sluice_model::KubernetesPort| format!("{} {}", p.protocol, show_port(&p.port));
-                format!("[{}]", ports.iter().map(one).collect::<Vec<_>>().join(", "))
+                format!("[{}]", ports.iter().map(show_ports).collect::<Vec<_>>().join(", "))
             });
             format!("{peers} : {ports}")
+        }
+        RuleBody::Cluster { peers, protocols } => {
+            let peers = peers.iter().map(show_cluster_peer).collect::<Vec<_>>().join(", ");
+            let protocols = protocols.as_ref().map_or("any".into(), |list| {
+                let one = |p: &ClusterProtocol| match p {
+                    ClusterProtocol::Port(port) => show_ports(port),
+                    ClusterProtocol::Named(name) => format!("named {name}"),
+                };
+                format!("[{}]", list.iter().map(one).collect::<Vec<_>>().join(", "))
+            });
+            format!("[{peers}] : {protocols}")
         }
         RuleBody::Calico(rule) => show_calico(rule),
     };
     let line = rule.reference.position.as_ref().map_or(0, |p| p.line);
     format!("{} {body} @{line}", rule.action)
+}
+
+fn show_ports(port: &KubernetesPort) -> String {
+    format!("{} {}", port.protocol, show_port(&port.port))
+}
+
+fn show_pods(namespaces: &LabelSelector, pods: Option<&LabelSelector>) -> String {
+    match pods {
+        Some(pods) => format!("ns {namespaces} pods {pods}"),
+        None => format!("ns {namespaces}"),
+    }
+}
+
+fn show_cluster_peer(peer: &ClusterPeer) -> String {
+    match peer {
+        ClusterPeer::Pods { namespaces, pods } => show_pods(namespaces, pods.as_ref()),
+        ClusterPeer::Networks(cidrs) => cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        ClusterPeer::Nodes(selector) => format!("nodes {selector}"),
+        ClusterPeer::DomainNames(names) => {
+            let name =
+                |p: &sluice_model::DomainPattern| format!("{}{}", if p.wildcard { "*." } else { "" }, p.name);
+            format!("names {}", names.iter().map(name).collect::<Vec<_>>().join(" "))
+        }
+    }
 }
 
 fn show_peer(peer: &KubernetesPeer) -> String {
@@ -83,9 +134,7 @@ fn show_peer(peer: &KubernetesPeer) -> String {
             format!("{cidr} except {}", except.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         }
         KubernetesPeer::Selectors { pods, namespaces } => {
-            let part = |name: &str, s: &Option<sluice_selector::LabelSelector>| {
-                s.as_ref().map(|s| format!("{name} {s}"))
-            };
+            let part = |name: &str, s: &Option<LabelSelector>| s.as_ref().map(|s| format!("{name} {s}"));
             [part("pods", pods), part("ns", namespaces)].into_iter().flatten().collect::<Vec<_>>().join(" & ")
         }
     }
