@@ -14,9 +14,8 @@ mod network_policy;
 mod pod;
 mod project_isolation;
 
-pub(crate) use calico::{DELETION_FIELDS, defaulted_types, is_zero};
+pub(crate) use calico::defaulted_types;
 pub(crate) use network_policy::has_rules;
-pub(crate) use project_isolation::{MEMBERS as PROJECT_MEMBERS, PROJECT_KEY};
 
 use std::sync::Arc;
 

@@ -7,9 +7,9 @@ use super::{Reader, Unreadable};
 use crate::field::{Field, shown};
 
 /// The label by which Rancher says the project of a namespace.
-pub(crate) const PROJECT_KEY: &str = "field.cattle.io/projectId";
+const PROJECT_KEY: &str = "field.cattle.io/projectId";
 /// The members of an entry that names projects or namespaces.
-pub(crate) const MEMBERS: [&str; 3] = ["project", "namespace", "namespaceSelector"];
+const MEMBERS: [&str; 3] = ["project", "namespace", "namespaceSelector"];
 
 /// Reads the object. `None` if a part of it cannot be read: any other reading would cut or open projects that nobody
 /// named.
