@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sluice_addr::{Family, Flow, Protocol, Transport};
 
-use crate::object::{Kind, Pod, TierDefault};
+use crate::object::{Pod, Tier, TierDefault};
 use crate::rule::{Action, Direction, Policy, Rule, RuleBody, Subject};
 use crate::world::World;
 use entities::End;
@@ -84,9 +84,11 @@ pub fn decide_in(world: &World, flow: &Flow, circumstances: &Circumstances) -> D
             ingress: None,
         };
     }
+    let tiers = world.enforced_by_tier();
     // Both legs are always evaluated: an Allow in one never skips the other.
     let judge = |end: &End, direction| {
-        let evaluation = Evaluation { world, flow, source: &source, destination: &destination, direction };
+        let evaluation =
+            Evaluation { world, tiers: &tiers, flow, source: &source, destination: &destination, direction };
         // A contested address has several claimants (1.9); whose interface the packet meets is not known, so the
         // strictest of their legs holds.
         let legs: Vec<Leg> = end.claimants.iter().map(|pod| evaluation.leg(pod, circumstances)).collect();
@@ -160,6 +162,7 @@ fn own_rule(flow: &Flow, source: &End, destination: &End, circumstances: &Circum
 /// One leg's view of the connection.
 struct Evaluation<'a> {
     world: &'a World,
+    tiers: &'a [(Tier, Vec<Arc<Policy>>)],
     flow: &'a Flow,
     source: &'a End<'a>,
     destination: &'a End<'a>,
@@ -177,17 +180,12 @@ impl<'a> Evaluation<'a> {
             reason,
             tiers,
         };
-        for tier in self.world.tiers() {
-            let policies: Vec<Arc<Policy>> = self
-                .world
-                .policies_of_tier(&tier.name)
-                .into_iter()
-                .filter(|policy| {
-                    is_enforced(policy)
-                        && policy.host.concerns_pods()
-                        && policy.rules(self.direction).is_some()
-                })
+        for (tier, policies) in self.tiers {
+            let policies: Vec<Arc<Policy>> = policies
+                .iter()
+                .filter(|policy| policy.host.concerns_pods() && policy.rules(self.direction).is_some())
                 .filter(|policy| self.selects(policy, pod))
+                .cloned()
                 .collect();
             if policies.is_empty() {
                 // The tier does not take part.
@@ -283,33 +281,5 @@ impl<'a> Evaluation<'a> {
                     && plain(service_account_selector, "pcsa.")
             }
         }
-    }
-}
-
-/// Staged policies never change a verdict and never make a tier take part (3.8).
-fn is_enforced(policy: &Policy) -> bool {
-    match policy.key.kind {
-        Kind::KubernetesNetworkPolicy
-        | Kind::NetworkPolicy
-        | Kind::GlobalNetworkPolicy
-        | Kind::KubernetesClusterNetworkPolicy
-        | Kind::AdminNetworkPolicy
-        | Kind::BaselineAdminNetworkPolicy => true,
-        Kind::StagedGlobalNetworkPolicy
-        | Kind::StagedNetworkPolicy
-        | Kind::StagedKubernetesNetworkPolicy
-        | Kind::Namespace
-        | Kind::Node
-        | Kind::ServiceAccount
-        | Kind::Tier
-        | Kind::GlobalNetworkSet
-        | Kind::NetworkSet
-        | Kind::HostEndpoint
-        | Kind::Service
-        | Kind::EndpointSlice
-        | Kind::Pod
-        | Kind::Profile
-        | Kind::ProjectIsolation
-        | Kind::ResolvedName => false,
     }
 }

@@ -14,11 +14,16 @@
 #![forbid(unsafe_code)]
 
 mod decide;
+mod enforced;
+mod names;
 pub mod object;
+mod project;
 pub mod rule;
 mod world;
 
 pub use decide::*;
+pub use names::NameTable;
 pub use object::*;
+pub use project::{ProjectNotice, ProjectPolicies};
 pub use rule::*;
 pub use world::{ObjectDelta, World};

@@ -136,6 +136,7 @@ impl World {
         let mut unknown: Vec<&Arc<str>> = self
             .policies
             .values()
+            .filter(|policy| policy.key.kind.is_enforced_policy())
             .map(|p| &p.tier)
             .filter(|name| !is_built_in(name) && !self.tiers.contains_key(*name))
             .collect();
@@ -149,7 +150,8 @@ impl World {
         tiers
     }
 
-    /// The policies of one tier in the order of evaluation (semantics 3.6).
+    /// The stored policies of one tier in the order of evaluation (semantics 3.6), staged ones included;
+    /// [`World::enforced_by_tier`] lists those in force.
     pub fn policies_of_tier(&self, tier: &str) -> Vec<Arc<Policy>> {
         let mut policies: Vec<_> = self.policies.values().filter(|p| &*p.tier == tier).cloned().collect();
         policies.sort_by_cached_key(|p| p.sort_key());

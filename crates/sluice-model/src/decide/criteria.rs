@@ -115,9 +115,8 @@ impl Evaluation<'_> {
             ClusterProtocol::Port(port) => self.any_port_matches(action, Some(std::slice::from_ref(port))),
             ClusterProtocol::Named(name) => {
                 let (protocol, port) = (self.flow.protocol(), self.flow.destination_port());
-                self.destination.judge(action, |entities| {
-                    entities.iter().any(|entity| declares(*entity, name, protocol, port))
-                })
+                self.destination
+                    .judge(action, |entities| pods(entities).any(|pod| declares(pod, name, protocol, port)))
             }
         })
     }
@@ -132,7 +131,7 @@ impl Evaluation<'_> {
                     PortMatch::Any => true,
                     PortMatch::Range(range) => destination_port.is_some_and(|port| range.contains(port)),
                     PortMatch::Named(name) => self.destination.judge(action, |entities| {
-                        entities.iter().any(|entity| declares(*entity, name, *protocol, destination_port))
+                        pods(entities).any(|pod| declares(pod, name, *protocol, destination_port))
                     }),
                 }
         })
@@ -172,6 +171,11 @@ impl Evaluation<'_> {
             Transport::Ports { .. } | Transport::Other(_) => rule.icmp.is_none() && rule.not_icmp.is_none(),
         }
     }
+}
+
+/// The entities that Kubernetes and ClusterNetworkPolicy rules know: never sets, host endpoints or hostNetwork pods.
+fn pods<'e, 'a>(entities: &'e [Entity<'a>]) -> impl Iterator<Item = Entity<'a>> + use<'e, 'a> {
+    entities.iter().copied().filter(|entity| entity.pod().is_some())
 }
 
 fn nets_fit(criteria: &EntityRule, end: &End) -> bool {
