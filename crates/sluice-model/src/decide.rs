@@ -7,65 +7,31 @@
 //!
 //! Not judged here, because a [`Flow`] does not say it: which interface a packet came through (so that a source
 //! address is taken at its word), hop limits, fragments, and packets of flows that live: replies, and ICMP errors that
-//! quote them (1.7, 1.10). Host endpoint stages (3.10) are not evaluated.
+//! quote them (1.7, 1.10). The stages of host endpoints (3.10) are judged as far as the path is known
+//! ([`Circumstances::path`]).
 
 mod criteria;
 mod entities;
+mod stage_trace;
+mod stages;
 mod trace;
+mod walk;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use sluice_addr::{Family, Flow, Protocol, Transport};
 
-use crate::object::{Pod, Tier, TierDefault};
-use crate::rule::{Action, Direction, Policy, Rule, RuleBody, Subject};
+use crate::circumstances::{Circumstances, EndpointToHost};
+use crate::object::{Pod, Tier};
+use crate::rule::{Direction, Policy, Subject};
 use crate::world::World;
 use entities::End;
+pub use stage_trace::{Missing, Stage, StageOutcome, StageTrace};
+use stages::{Journey, Passage};
 pub use trace::{
     Criterion, Decision, Leg, LegReason, PolicyTrace, RuleTrace, Shortcut, TierOutcome, TierTrace, Verdict,
 };
-
-/// What an administrator has set and what the asker knows beyond the flow. [`Circumstances::default`] is the default
-/// of every setting, a connection that was not sent to a Service, and offline input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Circumstances {
-    /// The connection was sent to a Service address and the flow is what DNAT made of it. Matters only where a pod
-    /// reaches itself (semantics 1.6, hairpin).
-    pub through_service: bool,
-    /// What follows the egress leg of a pod that speaks to its own node (semantics 1.5).
-    pub endpoint_to_host: EndpointToHost,
-    /// Pods may send IPIP, and UDP to the overlay ports of nodes (semantics 1.7).
-    pub pods_may_encapsulate: bool,
-    /// The UDP ports of the cluster's overlay.
-    pub overlay_ports: Vec<u16>,
-    /// Every Namespace that exists is in the world, as it is when the world was read from a cluster. If not, a
-    /// namespace that is known only from other objects counts as existing (semantics 1.4).
-    pub namespaces_are_complete: bool,
-}
-
-impl Default for Circumstances {
-    fn default() -> Self {
-        Circumstances {
-            through_service: false,
-            endpoint_to_host: EndpointToHost::Accept,
-            pods_may_encapsulate: false,
-            overlay_ports: vec![8472],
-            namespaces_are_complete: false,
-        }
-    }
-}
-
-/// `endpointToHostAction` (semantics 1.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum EndpointToHost {
-    /// The egress leg has the last word.
-    Accept,
-    /// Pods never reach their own node.
-    Drop,
-    /// As Accept; then the host's own firewall looks.
-    Return,
-}
+use walk::WalkEnd;
 
 /// Judges a connection as it is after DNAT and before SNAT (semantics 1.2), in default circumstances.
 pub fn decide(world: &World, flow: &Flow) -> Decision {
@@ -82,13 +48,28 @@ pub fn decide_in(world: &World, flow: &Flow, circumstances: &Circumstances) -> D
             shortcut: Some(shortcut),
             egress: None,
             ingress: None,
+            stages: Vec::new(),
+            missing: Vec::new(),
         };
     }
     let tiers = world.enforced_by_tier();
+    let journey =
+        Journey { world, tiers: &tiers, flow, source: &source, destination: &destination, circumstances };
+    let (stages, mut missing) = match journey.judge() {
+        Passage::Through(stages) | Passage::Stopped(stages) => (stages, Vec::new()),
+        Passage::Unknown(missing) => (Vec::new(), missing),
+    };
     // Both legs are always evaluated: an Allow in one never skips the other.
     let judge = |end: &End, direction| {
-        let evaluation =
-            Evaluation { world, tiers: &tiers, flow, source: &source, destination: &destination, direction };
+        let evaluation = Evaluation {
+            world,
+            tiers: &tiers,
+            flow,
+            source: &source,
+            destination: &destination,
+            direction,
+            at_host: false,
+        };
         // A contested address has several claimants (1.9); whose interface the packet meets is not known, so the
         // strictest of their legs holds.
         let legs: Vec<Leg> = end.claimants.iter().map(|pod| evaluation.leg(pod, circumstances)).collect();
@@ -97,9 +78,14 @@ pub fn decide_in(world: &World, flow: &Flow, circumstances: &Circumstances) -> D
     };
     let egress = judge(&source, Direction::Egress);
     let ingress = judge(&destination, Direction::Ingress);
-    let denied = [&egress, &ingress].into_iter().flatten().any(|leg| leg.verdict == Verdict::Deny);
+    let legs = [&egress, &ingress].into_iter().flatten().map(|leg| leg.verdict);
+    let denied = stages.iter().map(StageTrace::verdict).chain(legs).any(|verdict| verdict == Verdict::Deny);
+    if denied {
+        // One denial makes the connection denied, whatever is not known (1.11).
+        missing.clear();
+    }
     let verdict = if denied { Verdict::Deny } else { Verdict::Allow };
-    Decision { verdict, shortcut: None, egress, ingress }
+    Decision { verdict, shortcut: None, egress, ingress, stages, missing }
 }
 
 /// The lines of `verdict(c)` that stand before the legs.
@@ -167,95 +153,30 @@ struct Evaluation<'a> {
     source: &'a End<'a>,
     destination: &'a End<'a>,
     direction: Direction,
+    /// The subject is a host endpoint, where bad Deny and Pass rules are skipped (7.3).
+    at_host: bool,
 }
 
-impl<'a> Evaluation<'a> {
+impl Evaluation<'_> {
     /// `leg(e, dir, c)` of semantics 1.2.
     fn leg(&self, pod: &Pod, circumstances: &Circumstances) -> Leg {
-        let mut tiers = Vec::new();
-        let end = |verdict, reason, tiers| Leg {
-            pod: pod.key.clone(),
-            direction: self.direction,
-            verdict,
-            reason,
-            tiers,
+        let walk = self.walk(true, |policy| policy.host.concerns_pods() && self.selects(policy, pod));
+        let (verdict, reason) = match walk.end {
+            Some(WalkEnd::Allowed(rule)) => (Verdict::Allow, LegReason::Rule(rule)),
+            Some(WalkEnd::Denied(rule)) => (Verdict::Deny, LegReason::Rule(rule)),
+            Some(WalkEnd::TierDefault { tier, policies }) => {
+                (Verdict::Deny, LegReason::TierDefault { tier, policies })
+            }
+            // No tier decided: the profile `kns.<namespace>` allows (3.7).
+            None => {
+                let namespace = pod.key.namespace.clone();
+                let known =
+                    !circumstances.namespaces_are_complete || self.world.namespaces.contains_key(&namespace);
+                let verdict = if known { Verdict::Allow } else { Verdict::Deny };
+                (verdict, LegReason::Profile { namespace, known })
+            }
         };
-        for (tier, policies) in self.tiers {
-            let policies: Vec<Arc<Policy>> = policies
-                .iter()
-                .filter(|policy| policy.host.concerns_pods() && policy.rules(self.direction).is_some())
-                .filter(|policy| self.selects(policy, pod))
-                .cloned()
-                .collect();
-            if policies.is_empty() {
-                // The tier does not take part.
-                continue;
-            }
-            let (outcome, traces) = self.tier(&policies, tier.default_action);
-            let reason = match &outcome {
-                TierOutcome::Allowed(rule) => Some((Verdict::Allow, LegReason::Rule(rule.clone()))),
-                TierOutcome::Denied(rule) => Some((Verdict::Deny, LegReason::Rule(rule.clone()))),
-                TierOutcome::DefaultDeny => {
-                    let policies = policies.iter().map(|policy| policy.reference()).collect();
-                    Some((Verdict::Deny, LegReason::TierDefault { tier: tier.name.clone(), policies }))
-                }
-                TierOutcome::Passed(_) | TierOutcome::DefaultPass => None,
-            };
-            tiers.push(TierTrace {
-                tier: tier.name.clone(),
-                default_action: tier.default_action,
-                policies: traces,
-                outcome,
-            });
-            if let Some((verdict, reason)) = reason {
-                return end(verdict, reason, tiers);
-            }
-        }
-        // No tier decided: the profile `kns.<namespace>` allows (3.7).
-        let namespace = pod.key.namespace.clone();
-        let known = !circumstances.namespaces_are_complete || self.world.namespaces.contains_key(&namespace);
-        let verdict = if known { Verdict::Allow } else { Verdict::Deny };
-        end(verdict, LegReason::Profile { namespace, known }, tiers)
-    }
-
-    /// The first rule, policy by policy in list order, that matches and whose action is not Log; else the default.
-    fn tier(&self, policies: &[Arc<Policy>], default_action: TierDefault) -> (TierOutcome, Vec<PolicyTrace>) {
-        let mut traces = Vec::new();
-        for policy in policies {
-            let mut rules = Vec::new();
-            let mut outcome = None;
-            for rule in policy.rules(self.direction).unwrap_or_default() {
-                let misses = self.misses(policy, rule);
-                let matched = misses.is_empty();
-                rules.push(RuleTrace { rule: rule.reference.clone(), action: rule.action, misses });
-                if matched {
-                    outcome = self.outcome(rule);
-                    if outcome.is_some() {
-                        break;
-                    }
-                }
-            }
-            traces.push(PolicyTrace { policy: policy.reference(), rules });
-            if let Some(outcome) = outcome {
-                return (outcome, traces);
-            }
-        }
-        let outcome = match default_action {
-            TierDefault::Deny => TierOutcome::DefaultDeny,
-            TierDefault::Pass => TierOutcome::DefaultPass,
-        };
-        (outcome, traces)
-    }
-
-    fn outcome(&self, rule: &Rule) -> Option<TierOutcome> {
-        let reference = rule.reference.clone();
-        match (rule.action, &rule.body) {
-            (Action::Log, _) => None,
-            (Action::Allow, _) => Some(TierOutcome::Allowed(reference)),
-            // A Pass that cannot be read denies everything at its place (7.3).
-            (Action::Deny, _) | (Action::Pass, RuleBody::Unreadable) => Some(TierOutcome::Denied(reference)),
-            (Action::Pass, _) => Some(TierOutcome::Passed(reference)),
-        }
+        Leg { pod: pod.key.clone(), direction: self.direction, verdict, reason, tiers: walk.tiers }
     }
 
     /// Whether the policy's subject selects the pod (2.1, 3.2).

@@ -13,15 +13,19 @@
 //! address families and tiers are in every type.
 #![forbid(unsafe_code)]
 
+mod circumstances;
 mod decide;
 mod enforced;
+mod host;
 mod names;
 pub mod object;
 mod project;
 pub mod rule;
 mod world;
 
+pub use circumstances::{Bound, Circumstances, EndpointToHost, Hop};
 pub use decide::*;
+pub use host::{Bindings, Failsafe, Failsafes, Inactive, Interface};
 pub use names::NameTable;
 pub use object::*;
 pub use project::{ProjectNotice, ProjectPolicies};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sluice_addr::{Cidr, Family, PortRange, Protocol};
-use sluice_selector::{LabelSelector, Selector};
+use sluice_selector::{LabelSelector, Labels, Selector};
 
-use crate::object::{ObjectKey, Order};
+use crate::object::{Kind, ObjectKey, Order};
 
 /// Seen from the subject: does the connection leave it or enter it?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -165,6 +165,17 @@ impl Policy {
     /// The order of policies inside a tier: order, then bytewise by `name/namespace/kind` (semantics 3.6).
     pub fn sort_key(&self) -> (Order, String) {
         (self.order, format!("{}/{}/{}", self.key.name, self.key.namespace, self.key.kind.name()))
+    }
+
+    /// Does the policy select a HostEndpoint with these labels ([`crate::World::calico_host_labels`])? Only a
+    /// GlobalNetworkPolicy that speaks of neither namespaces nor service accounts does (semantics 3.2).
+    pub fn selects_host(&self, labels: &Labels) -> bool {
+        match &self.subject {
+            Subject::Calico { selector, namespace_selector: None, service_account_selector: None } => {
+                self.key.kind == Kind::GlobalNetworkPolicy && selector.matches(labels)
+            }
+            Subject::Calico { .. } | Subject::Kubernetes(_) | Subject::Cluster { .. } => false,
+        }
     }
 
     /// A reference to the object as a whole.

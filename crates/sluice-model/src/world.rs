@@ -167,6 +167,16 @@ impl World {
         }
     }
 
+    /// Does any namespaced object name this namespace?
+    pub(crate) fn mentions_namespace(&self, name: &str) -> bool {
+        let pairs = self.service_accounts.keys().chain(self.sets.keys());
+        let mut pairs = pairs.chain(self.services.keys()).chain(self.slices.keys());
+        !name.is_empty()
+            && (pairs.any(|(namespace, _)| **namespace == *name)
+                || self.pods.keys().any(|key| *key.namespace == *name)
+                || self.policies.keys().any(|key| *key.namespace == *name))
+    }
+
     /// The node that owns `address`, if any.
     pub fn node_of(&self, address: IpAddr) -> Option<&Node> {
         self.nodes.values().find(|n| n.addresses.contains(&address))
@@ -195,6 +205,11 @@ impl World {
             self.add_namespace_labels(&set.namespace, &mut labels);
         }
         Labels::from_iter(labels)
+    }
+
+    /// The labels that Calico selectors see on a HostEndpoint: its own (semantics 1.4).
+    pub fn calico_host_labels(&self, endpoint: &HostEndpoint) -> Labels {
+        Labels::from_iter(own_labels(&endpoint.labels))
     }
 
     fn add_namespace_labels(&self, namespace: &Arc<str>, labels: &mut Vec<(Arc<str>, Arc<str>)>) {

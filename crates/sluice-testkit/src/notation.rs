@@ -146,7 +146,7 @@ fn requirement(key: &str, text: &str) -> LabelSelector {
 }
 
 /// `a=1 b=2`, and `c` for Exists, `!c` for DoesNotExist, `c!=1` for NotIn.
-fn labels(text: &str) -> LabelSelector {
+pub fn labels(text: &str) -> LabelSelector {
     let mut selector = LabelSelector::all();
     let mut expression = |key: &str, operator, values: Vec<&str>| {
         let values = values.into_iter().map(Into::into).collect();
@@ -169,7 +169,7 @@ fn labels(text: &str) -> LabelSelector {
 }
 
 /// `T80`, `T80-90`, `U53`, `S80`; `TCP`, `UDP`, `SCTP 81`; a name, for TCP unless `name/UDP`.
-fn port(text: &str) -> KubernetesPort {
+pub fn port(text: &str) -> KubernetesPort {
     if let Some((protocol, rest)) =
         ["TCP", "UDP", "SCTP"].iter().find_map(|p| Some((*p, text.strip_prefix(p)?)))
     {

@@ -50,9 +50,11 @@ impl Evaluation<'_> {
                     require(service, pick(Criterion::SourceService, Criterion::DestinationService));
                 }
             }
-            // An Allow that cannot be read matches nothing; a Deny or Pass denies everything; a Log is skipped (7.3).
+            // An Allow that cannot be read matches nothing; a Deny or Pass denies everything; a Log is skipped. On host
+            // endpoints all are skipped (7.3).
             RuleBody::Unreadable => {
-                require(matches!(rule.action, Action::Deny | Action::Pass), Criterion::Unreadable);
+                let denies = matches!(rule.action, Action::Deny | Action::Pass);
+                require(denies && !self.at_host, Criterion::Unreadable);
             }
         }
         misses

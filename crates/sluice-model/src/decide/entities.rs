@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sluice_addr::canonical_ip;
 use sluice_selector::Labels;
 
-use crate::object::{NamedPort, NetworkSet, Pod};
+use crate::object::{HostEndpoint, NamedPort, NetworkSet, Pod};
 use crate::rule::Action;
 use crate::world::World;
 
@@ -17,6 +17,8 @@ pub(super) struct End<'a> {
     pub(super) claimants: Vec<&'a Pod>,
     /// The sets with a CIDR that contains the address.
     sets: Vec<&'a NetworkSet>,
+    /// The HostEndpoints that name the address, bound to an interface or not.
+    hosts: Vec<&'a HostEndpoint>,
     /// The node that the address is local to.
     pub(super) node: Option<Arc<str>>,
 }
@@ -26,6 +28,7 @@ pub(super) struct End<'a> {
 pub(super) enum Entity<'a> {
     Pod(&'a Pod),
     Set(&'a NetworkSet),
+    Host(&'a HostEndpoint),
 }
 
 impl<'a> End<'a> {
@@ -38,6 +41,8 @@ impl<'a> End<'a> {
         let claimants = if staying.is_empty() { owners } else { staying };
         let sets =
             world.sets.values().filter(|set| set.nets.iter().any(|net| net.contains(address))).collect();
+        let hosts = world.host_endpoints.values();
+        let hosts = hosts.filter(|host| host.expected_addresses.contains(&address)).collect();
         // A hostNetwork pod is the node (1.5), so its addresses are the node's.
         let host_network = world
             .pods
@@ -45,7 +50,7 @@ impl<'a> End<'a> {
             .find(|pod| pod.host_network && !pod.finished && pod.addresses.contains(&address))
             .and_then(|pod| pod.node.clone());
         let node = world.node_of(address).map(|node| node.name.clone()).or(host_network);
-        End { address, claimants, sets, node }
+        End { address, claimants, sets, hosts, node }
     }
 
     pub(super) fn shares_pod_with(&self, other: &End) -> bool {
@@ -66,15 +71,12 @@ impl<'a> End<'a> {
     /// rules if it is true for any claimant (1.9).
     pub(super) fn judge(&self, action: Action, criterion: impl Fn(&[Entity<'a>]) -> bool) -> bool {
         let sets = self.sets.iter().copied().map(Entity::Set);
+        let others = sets.chain(self.hosts.iter().copied().map(Entity::Host));
+        let with = |pod: &&'a Pod| criterion(&others.clone().chain([Entity::Pod(pod)]).collect::<Vec<_>>());
         match &*self.claimants {
-            [] => criterion(&sets.collect::<Vec<_>>()),
-            [pod] => criterion(&sets.chain([Entity::Pod(pod)]).collect::<Vec<_>>()),
-            several => {
-                action == Action::Deny
-                    && several
-                        .iter()
-                        .any(|pod| criterion(&sets.clone().chain([Entity::Pod(pod)]).collect::<Vec<_>>()))
-            }
+            [] => criterion(&others.collect::<Vec<_>>()),
+            [pod] => with(pod),
+            several => action == Action::Deny && several.iter().any(with),
         }
     }
 }
@@ -83,15 +85,16 @@ impl<'a> Entity<'a> {
     pub(super) fn pod(self) -> Option<&'a Pod> {
         match self {
             Entity::Pod(pod) => Some(pod),
-            Entity::Set(_) => None,
+            Entity::Set(_) | Entity::Host(_) => None,
         }
     }
 
-    /// The namespace; `None` for a GlobalNetworkSet.
+    /// The namespace; `None` for a GlobalNetworkSet and a HostEndpoint.
     pub(super) fn namespace(self) -> Option<&'a str> {
         let namespace: &str = match self {
             Entity::Pod(pod) => &pod.key.namespace,
             Entity::Set(set) => &set.namespace,
+            Entity::Host(_) => "",
         };
         Some(namespace).filter(|namespace| !namespace.is_empty())
     }
@@ -101,11 +104,16 @@ impl<'a> Entity<'a> {
         match self {
             Entity::Pod(pod) => world.calico_labels(pod),
             Entity::Set(set) => world.calico_set_labels(set),
+            Entity::Host(host) => world.calico_host_labels(host),
         }
     }
 
     /// A set declares no ports (1.8).
     pub(super) fn named_ports(self) -> &'a [NamedPort] {
-        self.pod().map_or(&[], |pod| &pod.named_ports)
+        match self {
+            Entity::Pod(pod) => &pod.named_ports,
+            Entity::Host(host) => &host.named_ports,
+            Entity::Set(_) => &[],
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Missing, StageTrace};
 use crate::object::{PodKey, TierDefault};
 use crate::rule::{Action, Direction, RuleRef};
 
@@ -26,10 +27,11 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The judgement of a connection: both legs, or the clause that decided without them.
+/// The judgement of a connection: both legs and the stages of host endpoints, or the clause that decided without them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Allow iff no leg denies, or as the shortcut says.
+    /// Allow iff no leg and no stage denies, or as the shortcut says. If something is missing this is what the known
+    /// rest says, and the connection is undecided.
     pub verdict: Verdict,
     /// The clause that decided before the legs were looked at; then there are no legs.
     pub shortcut: Option<Shortcut>,
@@ -37,12 +39,26 @@ pub struct Decision {
     pub egress: Option<Leg>,
     /// The judgement at the destination; `None` if it is no pod.
     pub ingress: Option<Leg>,
+    /// The stages of host endpoints on the path, in order, up to one that denies; none if something is missing.
+    pub stages: Vec<StageTrace>,
+    /// What the verdict depends on and nobody said (semantics 1.11); empty if the connection is decided.
+    pub missing: Vec<Missing>,
 }
 
 impl Decision {
-    /// Whether the connection is allowed.
+    /// Whether the connection is allowed as far as is known.
     pub fn is_allowed(&self) -> bool {
         self.verdict == Verdict::Allow
+    }
+
+    /// The verdict, or `None` if the connection is undecided.
+    pub fn decided(&self) -> Option<Verdict> {
+        self.missing.is_empty().then_some(self.verdict)
+    }
+
+    /// The stage of a host endpoint that denies.
+    pub fn denying_stage(&self) -> Option<&StageTrace> {
+        self.stages.iter().find(|stage| stage.verdict() == Verdict::Deny)
     }
 
     /// The leg of one direction.
@@ -65,14 +81,23 @@ impl Decision {
 }
 
 impl fmt::Display for Decision {
-    /// One line for the verdict and one per leg.
+    /// One line for the verdict, one per stage and leg, and one per missing fact.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.verdict)?;
+        match self.decided() {
+            Some(verdict) => write!(f, "{verdict}")?,
+            None => f.write_str("UNDECIDED")?,
+        }
         if let Some(shortcut) = &self.shortcut {
             return write!(f, "\n  {shortcut}");
         }
+        for stage in &self.stages {
+            write!(f, "\n  {stage}")?;
+        }
         for leg in self.legs() {
             write!(f, "\n  {leg}")?;
+        }
+        for missing in &self.missing {
+            write!(f, "\n  not known: {missing}")?;
         }
         if self.legs().next().is_none() {
             f.write_str("\n  neither end is a pod")?;

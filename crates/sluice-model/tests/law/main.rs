@@ -3,8 +3,13 @@
 
 mod calico_rules;
 mod calico_tiers;
+mod cluster;
 mod e2e;
+mod kinds;
 mod kubernetes;
 mod logical_model;
+mod names;
+mod projects;
+mod staged;
 mod text;
 mod trace;

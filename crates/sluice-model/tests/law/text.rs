@@ -10,8 +10,10 @@
 //! set x/office 203.0.113.0/24 site=office          without a namespace a GlobalNetworkSet
 //! slice x/web-1 web 10.0.0.1 @port=80/TCP          the second word is the Service
 //! knp x{app=web} I[pod=b : T80] @name=p            section 6 of the law, see `notation`
-//! gnp deny-all tier=t order=1 sel=<all()> E[deny]  also nssel, sasel, staged; `np x/name` in a namespace
+//! gnp deny-all tier=t order=1 sel=<all()> E[deny]  also nssel, sasel; `np x/name` in a namespace
 //! ```
+//! Calico policies take `staged` or `staged=Delete`, and `forward`, `prednat`, `untracked`. More kinds: `kinds`.
+//!
 //! An expectation is `T80 x/a -> x/b: ALLOW`; ends are pods or addresses. Between pods every family that both have
 //! is judged and must agree.
 
@@ -23,6 +25,8 @@ use sluice_model::*;
 use sluice_selector::{Labels, Selector};
 
 use sluice_testkit::notation;
+
+use crate::kinds;
 
 pub(crate) fn world(text: &str) -> World {
     let mut world = World::default();
@@ -50,7 +54,8 @@ pub(crate) fn expect(world: &World, circumstances: &Circumstances, expectations:
         for flow in flows(world, question) {
             judged += 1;
             let decision = decide_in(world, &flow, circumstances);
-            if decision.verdict.to_string() != verdict.trim() {
+            let judged = decision.decided().map_or("UNDECIDED".to_owned(), |verdict| verdict.to_string());
+            if judged != verdict.trim() {
                 wrong.push_str(&format!("{line}\n  {flow}\n  {decision}\n"));
             }
         }
@@ -122,6 +127,11 @@ fn object(line: &str) -> Object {
     match kind {
         "knp" => return policy(notation::kubernetes_policy(rest, &|end| panic!("no pod {end}"))),
         "gnp" | "np" => return policy(calico_policy(rest, kind == "np")),
+        "sknp" => return policy(kinds::staged_kubernetes_policy(rest)),
+        "cnp" => return policy(kinds::cluster_policy(rest)),
+        "hep" => return Object::HostEndpoint(kinds::host_endpoint(rest)),
+        "name" => return Object::ResolvedName(kinds::resolved_name(rest)),
+        "isolation" => return Object::ProjectIsolation(kinds::isolation(rest)),
         _ => {}
     }
     let words: Vec<&str> = rest.split_whitespace().collect();
@@ -137,7 +147,9 @@ fn object(line: &str) -> Object {
     match kind {
         "ns" => {
             let labels = labels.with("kubernetes.io/metadata.name", name.clone());
-            Object::Namespace(Namespace { name, labels, annotations: Labels::default() })
+            let annotations = words.iter().filter_map(|word| word.strip_prefix("@annotation="));
+            let annotations = annotations.filter_map(|word| word.split_once('=')).collect();
+            Object::Namespace(Namespace { name, labels, annotations })
         }
         "pod" => Object::Pod(Pod {
             key: PodKey { namespace, name },
@@ -157,7 +169,11 @@ fn object(line: &str) -> Object {
             workload: None,
         }),
         "sa" => Object::ServiceAccount(ServiceAccount { namespace, name, labels }),
-        "node" => Object::Node(Node { name, labels, addresses, pod_cidrs: vec![] }),
+        "node" => {
+            let pod_cidrs: Vec<Cidr> =
+                value("@cidr=").iter().flat_map(|text| text.split(',')).map(|c| c.parse().unwrap()).collect();
+            Object::Node(Node { name, labels, addresses, pod_cidrs })
+        }
         "tier" => Object::Tier(Tier {
             name,
             order: order(words[1]),
@@ -194,7 +210,7 @@ fn object(line: &str) -> Object {
 }
 
 /// `web:80/TCP`.
-fn named_port(text: &str) -> NamedPort {
+pub(crate) fn named_port(text: &str) -> NamedPort {
     let (name, rest) = text.split_once(':').unwrap();
     let (port, protocol) = rest.split_once('/').unwrap();
     NamedPort { name: name.into(), protocol: protocol.parse().unwrap(), port: port.parse().unwrap() }
@@ -211,10 +227,11 @@ fn policy(policy: Policy) -> Object {
 fn calico_policy(text: &str, namespaced: bool) -> Policy {
     let (head, ingress, egress) = notation::directions(text);
     let words = words(&head);
-    let staged = words.iter().any(|word| word == "staged");
+    let flag = |flag: &str| words.iter().any(|word| word == flag);
+    let staged = words.iter().find_map(|word| word.strip_prefix("staged")).map(kinds::staged_action);
     let (namespace, name) = words[0].split_once('/').unwrap_or(("", &words[0]));
     assert_eq!(namespaced, !namespace.is_empty(), "{text:?}");
-    let kind = match (namespaced, staged) {
+    let kind = match (namespaced, staged.is_some()) {
         (true, false) => Kind::NetworkPolicy,
         (true, true) => Kind::StagedNetworkPolicy,
         (false, false) => Kind::GlobalNetworkPolicy,
@@ -246,8 +263,13 @@ fn calico_policy(text: &str, namespaced: bool) -> Policy {
         },
         ingress: rules("ingress", ingress),
         egress: rules("egress", egress),
-        host: HostUse::Normal,
-        staged: None,
+        host: match (flag("forward"), flag("prednat"), flag("untracked")) {
+            (true, ..) => HostUse::Forward,
+            (_, true, _) => HostUse::PreDnat,
+            (.., true) => HostUse::Untracked,
+            _ => HostUse::Normal,
+        },
+        staged,
         position: None,
         key,
     }
@@ -332,7 +354,7 @@ fn entity_criterion(side: &mut EntityRule, key: &str, value: &str) {
 }
 
 /// Words between blanks; `<` and `>` hold blanks together and vanish.
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut inside = false;
     for c in text.chars() {
