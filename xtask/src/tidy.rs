@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("sluice-prove", 7),
     ("sluice-agent", 8),
     ("sluice-apiserver", 8),
+    ("sluice-bench", 9),
     ("sluice-lab", 9),
     ("sluice", 10),
 ];
@@ -34,6 +35,7 @@ const LIGHT: &[&str] = &[
     "sluice-report",
     "sluice-engine",
     "sluice-analysis",
+    "sluice-bench",
 ];
 
 /// What light crates must not pull in.

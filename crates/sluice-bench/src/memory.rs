@@ -1,0 +1,22 @@
+//! What this process holds, from /proc/self/status.
+
+use crate::BenchError;
+
+const MIB: f64 = 1024.0;
+
+/// Resident memory now, in MiB.
+pub(crate) fn resident() -> Result<f64, BenchError> {
+    field("VmRSS:")
+}
+
+/// The most resident memory so far, in MiB.
+pub(crate) fn peak() -> Result<f64, BenchError> {
+    field("VmHWM:")
+}
+
+fn field(name: &'static str) -> Result<f64, BenchError> {
+    let status = std::fs::read_to_string("/proc/self/status").map_err(BenchError::Status)?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|text| text.trim().parse().ok());
+    kib.map(|kib: f64| kib / MIB).ok_or(BenchError::NoField(name))
+}
