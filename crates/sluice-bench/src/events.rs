@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_engine::Engine;
 use sluice_model::{Object, ObjectDelta, Pod};
-use sluice_plan::{ClassId, PlanDelta};
+use sluice_plan::{Changes, ClassId, PlanDelta};
 
 use crate::BenchError;
 use crate::make::mix;
@@ -285,12 +285,19 @@ fn come_and_go(pod: Pod) -> [ObjectDelta; 2] {
     [upsert(pod), ObjectDelta::Delete(key)]
 }
 
-/// How many addresses, functions and endpoints a delta changes.
+/// How many entries of the plan's maps a delta changes; a leg that is new counts all of its own.
 fn elements(delta: &PlanDelta) -> usize {
-    delta.hosts.upserts.len()
-        + delta.hosts.removals.len()
-        + delta.functions.upserts.len()
-        + delta.functions.removals.len()
-        + delta.endpoints.upserts.len()
-        + delta.endpoints.removals.len()
+    fn of<K: Ord, V>(changes: &Changes<K, V>) -> usize {
+        changes.upserts.len() + changes.removals.len()
+    }
+    let legs: usize = delta.legs.upserts.values().map(|leg| leg.exceptions.len()).sum();
+    let exceptions: usize = delta.exceptions.values().map(of).sum();
+    legs + exceptions
+        + of(&delta.legs)
+        + of(&delta.functions)
+        + of(&delta.classes)
+        + of(&delta.hosts)
+        + of(&delta.ranges)
+        + of(&delta.endpoints)
+        + of(&delta.nodes)
 }
