@@ -48,7 +48,7 @@ pub(crate) const CALICO: &str = "projectcalico.org";
 /// The group under which Calico stores the same objects (semantics 3.1).
 pub(crate) const CALICO_STORED: &str = "crd.projectcalico.org";
 /// The group of the Network Policy API.
-pub(crate) const POLICY: &str = "policy.networking.k8s.io";
+pub(crate) const POLICY_API: &str = "policy.networking.k8s.io";
 /// The group of Sluice's own kinds.
 pub(crate) const SLUICE: &str = "sluice.dev";
 
@@ -106,15 +106,15 @@ const KINDS: &[KindInfo] = &[
     ),
     row(CALICO, "Profile", "profiles", false, Some(Kind::Profile)),
     row(
-        POLICY,
+        POLICY_API,
         "ClusterNetworkPolicy",
         "clusternetworkpolicies",
         false,
         Some(Kind::KubernetesClusterNetworkPolicy),
     ),
-    row(POLICY, "AdminNetworkPolicy", "adminnetworkpolicies", false, Some(Kind::AdminNetworkPolicy)),
+    row(POLICY_API, "AdminNetworkPolicy", "adminnetworkpolicies", false, Some(Kind::AdminNetworkPolicy)),
     row(
-        POLICY,
+        POLICY_API,
         "BaselineAdminNetworkPolicy",
         "baselineadminnetworkpolicies",
         false,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::field::{WrongType, shown};
-use crate::kinds::{CALICO, CALICO_STORED, SLUICE};
+use crate::kinds::{CALICO, CALICO_STORED, POLICY_API, SLUICE};
 use crate::read::push_segment;
 
 /// The type of a field.
@@ -116,6 +116,10 @@ fn spec(group: &str, kind: &str) -> Option<&'static Shape> {
         (CALICO | CALICO_STORED, "Tier") => &TIER,
         (CALICO | CALICO_STORED, "NetworkSet" | "GlobalNetworkSet") => &NETWORK_SET,
         (CALICO | CALICO_STORED, "HostEndpoint") => &HOST_ENDPOINT,
+        (POLICY_API, "ClusterNetworkPolicy") => &CLUSTER_POLICY,
+        (POLICY_API, "AdminNetworkPolicy") => &ADMIN_POLICY,
+        (POLICY_API, "BaselineAdminNetworkPolicy") => &BASELINE_POLICY,
+        (SLUICE, "ProjectIsolation") => &PROJECT_ISOLATION,
         (SLUICE, "ConnectivityClaim") => &CLAIM,
         _ => return None,
     })
@@ -250,6 +254,82 @@ const HOST_ENDPOINT: Shape = Object(&[
     ("expectedIPs", List(&Text)),
     ("profiles", List(&Text)),
     ("ports", List(&Object(&[("name", Text), ("protocol", IntOrText), ("port", Int)]))),
+]);
+
+const PODS: Shape = Object(&[("namespaceSelector", LABEL_SELECTOR), ("podSelector", LABEL_SELECTOR)]);
+
+const SUBJECT: Shape = Object(&[("namespaces", LABEL_SELECTOR), ("pods", PODS)]);
+
+const EGRESS_PEER: Shape = Object(&[
+    ("namespaces", LABEL_SELECTOR),
+    ("pods", PODS),
+    ("nodes", LABEL_SELECTOR),
+    ("networks", List(&Text)),
+    ("domainNames", List(&Text)),
+]);
+
+const TRANSPORT: Shape = Object(&[(
+    "destinationPort",
+    Object(&[("number", Int), ("range", Object(&[("start", Int), ("end", Int)]))]),
+)]);
+
+const PROTOCOLS: Shape = List(&Object(&[
+    ("tcp", TRANSPORT),
+    ("udp", TRANSPORT),
+    ("sctp", TRANSPORT),
+    ("destinationNamedPort", Text),
+]));
+
+const CLUSTER_POLICY: Shape = Object(&[
+    ("tier", Text),
+    ("priority", Int),
+    ("subject", SUBJECT),
+    (
+        "ingress",
+        List(&Object(&[
+            ("name", Text),
+            ("action", Text),
+            ("from", List(&SUBJECT)),
+            ("protocols", PROTOCOLS),
+        ])),
+    ),
+    (
+        "egress",
+        List(&Object(&[
+            ("name", Text),
+            ("action", Text),
+            ("to", List(&EGRESS_PEER)),
+            ("protocols", PROTOCOLS),
+        ])),
+    ),
+]);
+
+const PORTS: Shape = List(&Object(&[
+    ("portNumber", Object(&[("protocol", Text), ("port", Int)])),
+    ("portRange", Object(&[("protocol", Text), ("start", Int), ("end", Int)])),
+    ("namedPort", Text),
+]));
+
+const ADMIN_INGRESS: Shape =
+    List(&Object(&[("name", Text), ("action", Text), ("from", List(&SUBJECT)), ("ports", PORTS)]));
+
+const ADMIN_EGRESS: Shape =
+    List(&Object(&[("name", Text), ("action", Text), ("to", List(&EGRESS_PEER)), ("ports", PORTS)]));
+
+const ADMIN_POLICY: Shape =
+    Object(&[("priority", Int), ("subject", SUBJECT), ("ingress", ADMIN_INGRESS), ("egress", ADMIN_EGRESS)]);
+
+const BASELINE_POLICY: Shape =
+    Object(&[("subject", SUBJECT), ("ingress", ADMIN_INGRESS), ("egress", ADMIN_EGRESS)]);
+
+// a value or an object stands for projects: checked where it is read
+const PROJECT_ISOLATION: Shape = Object(&[
+    ("mode", Text),
+    ("projectKey", Text),
+    ("systemProject", Any),
+    ("exempt", List(&Any)),
+    ("egress", Bool),
+    ("allowNodes", Bool),
 ]);
 
 const CLAIM_END: Shape = Object(&[

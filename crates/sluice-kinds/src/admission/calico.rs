@@ -1,12 +1,13 @@
 //! Validation of Calico's kinds: what Calico's v3 API refuses (API 7), with its reasons.
 
 use serde_json::Value;
-use sluice_addr::{Family, Protocol, parse_host_or_cidr};
+use sluice_addr::{Family, Protocol, parse_host_or_cidr, parse_ip};
 use sluice_model::BUILT_IN_TIERS;
 use sluice_selector::Selector;
 
 use super::Errors;
 use super::network_policy::{self, items};
+use crate::convert::{DELETION_FIELDS, is_zero};
 use crate::field::Field;
 
 const PORTS_NEED_PROTOCOL: &str = "rules that specify ports must set protocol to TCP or UDP or SCTP";
@@ -19,6 +20,12 @@ const ICMP_NEEDS_PROTOCOL: &str = "rules that specify ICMP fields must set proto
 /// Validates an object of one of Calico's kinds.
 pub(super) fn validate(errors: &mut Errors, kind: &str, root: &Field<'_>) {
     let spec = root.get("spec");
+    if kind.starts_with("Staged") {
+        one_of(errors, &spec.get("stagedAction"), &["Set", "Delete", "Learn", "Ignore"]);
+        if spec.get("stagedAction").value == "Delete" {
+            return staged_deletion(errors, kind, &spec);
+        }
+    }
     match kind {
         "GlobalNetworkPolicy" | "StagedGlobalNetworkPolicy" => {
             host_flags(errors, &spec);
@@ -36,10 +43,64 @@ pub(super) fn validate(errors: &mut Errors, kind: &str, root: &Field<'_>) {
                 errors.invalid(&labels, "projectcalico.org/namespace is not a valid label name");
             }
         }
+        "HostEndpoint" => host_endpoint(errors, &spec),
         _ => {}
     }
-    if kind.starts_with("Staged") {
-        one_of(errors, &spec.get("stagedAction"), &["Set", "Delete", "Learn", "Ignore"]);
+}
+
+/// A staged Delete says nothing but what it deletes (semantics 3.8).
+fn staged_deletion(errors: &mut Errors, kind: &str, spec: &Field<'_>) {
+    let fields = spec.value.as_object().into_iter().flatten();
+    let mut more =
+        fields.filter(|(name, value)| !DELETION_FIELDS.contains(&name.as_str()) && !is_zero(value));
+    if more.next().is_some() {
+        let detail = match kind {
+            "StagedKubernetesNetworkPolicy" => {
+                "Spec fields should all be zero-value if stagedAction is Delete"
+            }
+            _ => "Spec fields, except Tier, should all be zero-value if stagedAction is Delete",
+        };
+        errors.invalid(spec, detail);
+    }
+}
+
+fn host_endpoint(errors: &mut Errors, spec: &Field<'_>) {
+    let (node, interface) = (spec.get("node"), spec.get("interfaceName"));
+    let addresses = items(&spec.get("expectedIPs"));
+    if interface.nonempty().is_none() && addresses.is_empty() {
+        errors.invalid(&interface, "no interface or expected IPs have been specified");
+    }
+    if node.nonempty().is_none() {
+        errors.invalid(&node, "no node has been specified");
+    }
+    if let Some(name) = interface.nonempty() {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+        if name != "*" && (name.len() > 15 || !name.bytes().all(allowed)) {
+            errors.invalid(&interface, "invalid interface name");
+        }
+    }
+    for address in addresses {
+        if parse_ip(address.value.as_str().unwrap_or_default()).is_err() {
+            errors.invalid(&address, "invalid IP address");
+        }
+    }
+    for entry in items(&spec.get("ports")) {
+        let (name, port) = (entry.get("name"), entry.get("port"));
+        let protocol = entry.get("protocol");
+        if name.nonempty().is_none() {
+            errors.required(&name.path, "");
+        }
+        match protocol.is_null() {
+            true => errors.required(&protocol.path, ""),
+            false => {
+                if self::protocol(errors, &protocol).is_some_and(|protocol| !protocol.has_ports()) {
+                    errors.invalid(&protocol, "must be a protocol with ports");
+                }
+            }
+        }
+        if !port.value.as_i64().is_some_and(|n| (1..=65535).contains(&n)) {
+            errors.invalid(&port, "port range invalid, port number must be between 1 and 65535");
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::convert::{defaulted_types, has_rules};
-use crate::kinds::{CALICO, CALICO_STORED, SLUICE};
+use crate::convert::{PROJECT_KEY, defaulted_types, has_rules};
+use crate::kinds::{CALICO, CALICO_STORED, POLICY_API, SLUICE};
 
 /// Where Calico keeps the labels and annotations of a v3 object in the stored one.
 const STORED_METADATA: &str = "projectcalico.org/metadata";
@@ -18,6 +18,14 @@ pub fn default(group: &str, kind: &str, value: &mut Value) {
         (CALICO | CALICO_STORED, kind) => {
             unfold_stored_metadata(value);
             calico(kind, value);
+        }
+        (POLICY_API, "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy") => port_protocols(value),
+        (SLUICE, "ProjectIsolation") => {
+            if let Some(spec) = object(value, "spec") {
+                set(spec, "projectKey", json!(PROJECT_KEY));
+                set(spec, "egress", json!(false));
+                set(spec, "allowNodes", json!(true));
+            }
         }
         (SLUICE, "ConnectivityClaim") => {
             if let Some(spec) = object(value, "spec") {
@@ -48,9 +56,26 @@ fn network_policy(value: &mut Value, types: &str) {
     }
 }
 
+/// `protocol` of the ports of AdminNetworkPolicies.
+fn port_protocols(value: &mut Value) {
+    let Some(spec) = object(value, "spec") else { return };
+    for direction in ["ingress", "egress"] {
+        let rules = spec.get_mut(direction).and_then(Value::as_array_mut).into_iter().flatten();
+        for port in rules.filter_map(|rule| rule.get_mut("ports")?.as_array_mut()).flatten() {
+            for member in ["portNumber", "portRange"] {
+                if let Some(port) = object(port, member) {
+                    set(port, "protocol", json!("TCP"));
+                }
+            }
+        }
+    }
+}
+
 fn calico(kind: &str, value: &mut Value) {
     let staged = kind.starts_with("Staged");
-    if kind == "StagedKubernetesNetworkPolicy" {
+    // a staged Delete must stay empty (semantics 3.8)
+    let deletes = staged && value.pointer("/spec/stagedAction").is_some_and(|action| action == "Delete");
+    if kind == "StagedKubernetesNetworkPolicy" && !deletes {
         network_policy(value, "policyTypes");
     }
     let Value::Object(fields) = value else { return };
@@ -64,7 +89,7 @@ fn calico(kind: &str, value: &mut Value) {
             if spec.get("tier").is_none_or(|tier| tier.is_null() || tier == "") {
                 spec.insert("tier".into(), json!("default"));
             }
-            if is_empty_list(spec.get("types")) {
+            if is_empty_list(spec.get("types")) && !deletes {
                 let rules = |name: &str| spec.get(name).unwrap_or(&Value::Null);
                 let types = defaulted_types(rules("ingress"), rules("egress"));
                 let names: Vec<Value> =

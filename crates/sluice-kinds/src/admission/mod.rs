@@ -4,6 +4,7 @@
 //! labels and the kinds of Kubernetes' core are the API server's business.
 
 mod calico;
+mod cluster_policy;
 mod defaults;
 mod network_policy;
 mod strict;
@@ -11,11 +12,11 @@ mod strict;
 use std::fmt;
 
 use serde_json::Value;
-use sluice_report::Finding;
+use sluice_report::{Finding, Severity};
 
 use crate::convert::to_model;
 use crate::field::{Field, shown};
-use crate::kinds::{CALICO, CALICO_STORED, SLUICE};
+use crate::kinds::{CALICO, CALICO_STORED, POLICY_API, SLUICE};
 
 pub use defaults::default;
 pub(crate) use defaults::stored_labels;
@@ -116,6 +117,17 @@ pub fn validate(group: &str, kind: &str, value: &Value) -> Validation {
     match (group, kind) {
         ("networking.k8s.io", "NetworkPolicy") => network_policy::validate(&mut errors, &root.get("spec")),
         (CALICO | CALICO_STORED, _) => calico::validate(&mut errors, kind, &root),
+        (POLICY_API, "ClusterNetworkPolicy" | "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy") => {
+            cluster_policy::validate(&mut errors, kind, &root);
+        }
+        // Sluice's own kind: what it cannot read, it refuses
+        (SLUICE, "ProjectIsolation") => {
+            let findings = to_model(value, None).findings;
+            for found in findings.into_iter().filter(|found| found.code.severity() == Severity::Error) {
+                let value = strict::value_at(value, &found.path).unwrap_or(&Value::Null);
+                errors.invalid_value(&found.path, value, found.message);
+            }
+        }
         (SLUICE, "ConnectivityClaim") => {
             errors.list.extend(crate::claim::read_claim(value).err().unwrap_or_default());
         }
@@ -158,6 +170,10 @@ impl Errors {
         let list: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
         let detail = format!("supported values: {}", list.join(", "));
         self.push(&field.path, FieldErrorReason::NotSupported, detail, Some(field.value));
+    }
+
+    pub(crate) fn duplicate(&mut self, field: &Field<'_>) {
+        self.push(&field.path, FieldErrorReason::Duplicate, "", Some(field.value));
     }
 
     pub(crate) fn forbidden(&mut self, field: &str, detail: impl Into<String>) {

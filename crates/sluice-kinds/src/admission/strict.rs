@@ -163,7 +163,7 @@ fn write_path(path: &serde_ignored::Path<'_>, text: &mut String) {
 }
 
 /// The value at a field path.
-fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+pub(super) fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     segments(path).try_fold(value, |here, segment| match here {
         Value::Array(items) => items.get(segment.parse::<usize>().ok()?),
         other => other.get(segment),

@@ -100,10 +100,10 @@ pub(super) fn staged(reader: &mut Reader<'_>, spec: &Field<'_>) -> Result<Option
 }
 
 /// Fields of a staged Delete that its spec may have (3.8).
-const DELETION_FIELDS: [&str; 2] = ["stagedAction", "tier"];
+pub(crate) const DELETION_FIELDS: [&str; 2] = ["stagedAction", "tier"];
 
 /// Whether a field says nothing, as the API's zero values do.
-fn is_zero(value: &Value) -> bool {
+pub(crate) fn is_zero(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) | Value::Number(_) => false,

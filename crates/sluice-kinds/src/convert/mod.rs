@@ -14,8 +14,9 @@ mod network_policy;
 mod pod;
 mod project_isolation;
 
-pub(crate) use calico::defaulted_types;
+pub(crate) use calico::{DELETION_FIELDS, defaulted_types, is_zero};
 pub(crate) use network_policy::has_rules;
+pub(crate) use project_isolation::PROJECT_KEY;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use super::{Reader, Unreadable};
 use crate::field::{Field, shown};
 
 /// The label by which Rancher says the project of a namespace.
-const PROJECT_KEY: &str = "field.cattle.io/projectId";
+pub(crate) const PROJECT_KEY: &str = "field.cattle.io/projectId";
 /// The members of an entry that names projects or namespaces.
 const MEMBERS: [&str; 3] = ["project", "namespace", "namespaceSelector"];
 

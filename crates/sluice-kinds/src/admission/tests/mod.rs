@@ -1,5 +1,8 @@
 //! Text in, text out: what the API would say to a write.
 
+mod cluster_policy;
+mod others;
+
 use serde_json::json;
 
 use super::{FieldErrorReason, decode_error, default, unknown_fields, validate};
