@@ -7,12 +7,12 @@ use sluice_addr::{AddrSet, Cidr, Family};
 use sluice_model::Pod;
 use sluice_selector::LabelSelector;
 
-use crate::claim::{Claim, Expectation, Peer};
 use crate::snapshot::{Place, Snapshot};
+use sluice_report::{Claim, ClaimEnd, Expect};
 
 /// Where the connections of a claim may go: its `to`, or everything for a claim that nothing else is reachable.
 pub(crate) fn destinations(snapshot: &Snapshot, claim: &Claim, family: Family) -> Vec<Place> {
-    if claim.expect != Expectation::ReachOnly {
+    if claim.expect != Expect::ReachOnly {
         return members(snapshot, &claim.to, family);
     }
     // classes of outside addresses are cut where `to` ends, so that no address stands for others that are beyond it
@@ -24,7 +24,7 @@ pub(crate) fn destinations(snapshot: &Snapshot, claim: &Claim, family: Family) -
 }
 
 /// The members of `ends` in one family.
-pub(crate) fn members(snapshot: &Snapshot, ends: &[Peer], family: Family) -> Vec<Place> {
+pub(crate) fn members(snapshot: &Snapshot, ends: &[ClaimEnd], family: Family) -> Vec<Place> {
     let inside = [snapshot.pods(family), snapshot.nodes(family)].concat();
     let mut places: BTreeSet<Place> =
         inside.into_iter().filter(|place| is_member(snapshot, ends, place)).collect();
@@ -46,41 +46,41 @@ pub(crate) fn sources(snapshot: &Snapshot, claim: &Claim, family: Family, target
     sources
 }
 
-fn outside_members(snapshot: &Snapshot, ends: &[Peer], family: Family, avoid: &AddrSet) -> Vec<Place> {
+fn outside_members(snapshot: &Snapshot, ends: &[ClaimEnd], family: Family, avoid: &AddrSet) -> Vec<Place> {
     let named = ends.iter().filter_map(|peer| match peer {
-        Peer::Outside => Some(AddrSet::all_of(family)),
-        Peer::Addresses { .. } | Peer::Service(..) => Some(addresses(snapshot, peer)),
-        Peer::Pods { .. } | Peer::Nodes(_) => None,
+        ClaimEnd::Outside => Some(AddrSet::all_of(family)),
+        ClaimEnd::Cidr { .. } | ClaimEnd::Service { .. } => Some(addresses(snapshot, peer)),
+        ClaimEnd::Pods { .. } | ClaimEnd::Nodes(_) => None,
     });
     named.flat_map(|set| snapshot.outside(family, Some(&set.subtract(avoid)))).collect()
 }
 
 /// The addresses that a peer names by themselves.
-fn addresses(snapshot: &Snapshot, peer: &Peer) -> AddrSet {
+fn addresses(snapshot: &Snapshot, peer: &ClaimEnd) -> AddrSet {
     match peer {
-        Peer::Addresses { cidr, except } => {
+        ClaimEnd::Cidr { cidr, except } => {
             AddrSet::from_cidrs([*cidr]).subtract(&AddrSet::from_cidrs(except.iter().copied()))
         }
-        Peer::Service(namespace, name) => {
+        ClaimEnd::Service { namespace, name } => {
             let slices = snapshot.world().slices.values();
             let own = slices.filter(|s| s.namespace == *namespace && s.service == *name);
             let backends = own.flat_map(|s| &s.endpoints).flat_map(|e| &e.addresses);
             AddrSet::from_cidrs(backends.map(|address| Cidr::host(*address)))
         }
-        Peer::Pods { .. } | Peer::Nodes(_) | Peer::Outside => AddrSet::new(),
+        ClaimEnd::Pods { .. } | ClaimEnd::Nodes(_) | ClaimEnd::Outside => AddrSet::new(),
     }
 }
 
-pub(crate) fn is_member(snapshot: &Snapshot, ends: &[Peer], place: &Place) -> bool {
+pub(crate) fn is_member(snapshot: &Snapshot, ends: &[ClaimEnd], place: &Place) -> bool {
     let world = snapshot.world();
     ends.iter().any(|peer| match peer {
-        Peer::Pods { namespaces, pods } => {
+        ClaimEnd::Pods { namespaces, pods } => {
             let pod = place.pod.as_ref().and_then(|key| world.pods.get(key));
-            pod.is_some_and(|pod| selects(snapshot, namespaces.as_ref(), pods.as_ref(), pod))
+            pod.is_some_and(|pod| selects(snapshot, namespaces, pods, pod))
         }
-        Peer::Addresses { .. } | Peer::Service(..) => addresses(snapshot, peer).contains(place.address),
-        Peer::Outside => place.pod.is_none() && node_of(snapshot, place).is_none(),
-        Peer::Nodes(selector) => node_of(snapshot, place).is_some_and(|name| {
+        ClaimEnd::Cidr { .. } | ClaimEnd::Service { .. } => addresses(snapshot, peer).contains(place.address),
+        ClaimEnd::Outside => place.pod.is_none() && node_of(snapshot, place).is_none(),
+        ClaimEnd::Nodes(selector) => node_of(snapshot, place).is_some_and(|name| {
             // of a node that is known only from its pods no label is known
             world
                 .nodes
@@ -94,12 +94,7 @@ fn node_of<'s>(snapshot: &'s Snapshot, place: &Place) -> Option<&'s Arc<str>> {
     if place.pod.is_some() { None } else { snapshot.plan().nodes.get(&place.address) }
 }
 
-fn selects(
-    snapshot: &Snapshot,
-    namespaces: Option<&LabelSelector>,
-    pods: Option<&LabelSelector>,
-    pod: &Pod,
-) -> bool {
+fn selects(snapshot: &Snapshot, namespaces: &LabelSelector, pods: &LabelSelector, pod: &Pod) -> bool {
     let namespace = snapshot.world().namespace_labels(&pod.key.namespace);
-    namespaces.is_none_or(|s| s.matches(&namespace)) && pods.is_none_or(|s| s.matches(&pod.labels))
+    namespaces.matches(&namespace) && pods.matches(&pod.labels)
 }

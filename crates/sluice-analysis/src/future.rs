@@ -18,21 +18,21 @@ use sluice_model::{Namespace, Object, ObjectDelta, Pod, PodKey, World};
 use sluice_report::{ClaimResult, ClaimState};
 use sluice_selector::Labels;
 
-use crate::claim::{Claim, Expectation, Peer};
 use crate::judge::judge_present;
 use crate::snapshot::Snapshot;
 use addresses::Parts;
 use kinds::{PodKind, kinds};
+use sluice_report::{Claim, ClaimEnd, Expect};
 
 /// Pods of one kind that are added: they may speak to each other, and one is on another node than a given one.
 const COPIES: [&str; 2] = ["a-future-pod", "another-future-pod"];
 
 /// The judgement of a claim that holds for present pods.
 pub(crate) fn judge(snapshot: &Snapshot, claim: &Claim, present: ClaimResult) -> ClaimResult {
-    let names_pods = claim.from.iter().chain(&claim.to).any(|peer| matches!(peer, Peer::Pods { .. }));
+    let names_pods = claim.from.iter().chain(&claim.to).any(|peer| matches!(peer, ClaimEnd::Pods { .. }));
     let parts = Parts::new(snapshot.world(), claim);
     let named_by_address = parts.are_named_by(claim);
-    if !names_pods && !named_by_address && claim.expect != Expectation::ReachOnly {
+    if !names_pods && !named_by_address && claim.expect != Expect::ReachOnly {
         return present;
     }
     let undecided = |present: ClaimResult, missing: Vec<String>| ClaimResult {

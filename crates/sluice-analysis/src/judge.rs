@@ -8,9 +8,9 @@ use std::rc::Rc;
 use sluice_addr::{Family, Flow};
 use sluice_model::ObjectDelta;
 use sluice_plan::{ClassId, Subject};
-use sluice_report::{ClaimResult, ClaimState};
+use sluice_report::{Claim, ClaimResult, ClaimState, Expect};
 
-use crate::claim::{Claim, Expectation};
+use crate::claim::{Ports, asked_families, listed, ports_at};
 use crate::ends::{destinations, is_member, sources};
 use crate::future;
 use crate::passage::{Passage, not_judged};
@@ -48,7 +48,7 @@ fn judge(snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
 /// Judges a claim about the pods that are there.
 pub(crate) fn judge_present(snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
     let mut tally = Tally::default();
-    for family in claim.asked_families() {
+    for family in asked_families(claim) {
         judge_family(snapshot, claim, *family, &mut tally);
     }
     tally.result(snapshot, claim)
@@ -86,6 +86,8 @@ struct Kind {
     alone: Option<Place>,
     /// Is it a member of the claim's `to`?
     target: bool,
+    /// What the claim's ports are there.
+    ports: Ports,
 }
 
 fn grouped<'p>(snapshot: &Snapshot, claim: &Claim, places: &'p [Place]) -> BTreeMap<Kind, Vec<&'p Place>> {
@@ -99,7 +101,8 @@ fn grouped<'p>(snapshot: &Snapshot, claim: &Claim, places: &'p [Place]) -> BTree
             subjects: owners.iter().map(|owner| owner.subject).collect(),
             class: snapshot.plan().class_of(place.address),
             alone,
-            target: claim.expect == Expectation::ReachOnly && is_member(snapshot, &claim.to, place),
+            target: claim.expect == Expect::ReachOnly && is_member(snapshot, &claim.to, place),
+            ports: ports_at(claim, place.pod.as_ref().and_then(|key| snapshot.world().pods.get(key))),
         };
         groups.entry(kind).or_default().push(place);
     }
@@ -128,7 +131,8 @@ fn judge_family(snapshot: &Snapshot, claim: &Claim, family: Family, tally: &mut 
         for (kind, to) in &targets {
             for from in cut(snapshot, from, to) {
                 for to in cut(snapshot, to, &from) {
-                    let ends = Ends { sources: &from, targets: &to, are_meant: kind.target };
+                    let ends =
+                        Ends { sources: &from, targets: &to, are_meant: kind.target, ports: &kind.ports };
                     judge_pair(snapshot, &mut question, ends, tally);
                 }
             }
@@ -139,12 +143,10 @@ fn judge_family(snapshot: &Snapshot, claim: &Claim, family: Family, tally: &mut 
 /// The connections that a claim is about, of one family.
 struct Question<'c> {
     claim: &'c Claim,
-    listed: TransportSet,
-    /// Everything listed that opens a connection which policy judges.
-    asked: TransportSet,
+    family: Family,
     not_judged: TransportSet,
-    /// Answers by what decides: many pairs share a passage.
-    known: HashMap<Passage, Rc<Answer>>,
+    /// Answers by what decides and what is asked: many pairs share them.
+    known: HashMap<(Passage, Ports), Rc<Answer>>,
 }
 
 /// What a passage says to a question.
@@ -158,29 +160,31 @@ struct Answer {
 
 impl<'c> Question<'c> {
     fn new(claim: &'c Claim, family: Family) -> Self {
-        let (listed, not_judged) = (claim.listed(family), not_judged(family));
-        let asked = listed.subtract(&not_judged);
-        Question { claim, listed, asked, not_judged, known: HashMap::new() }
+        Question { claim, family, not_judged: not_judged(family), known: HashMap::new() }
     }
 
-    fn answer(&mut self, snapshot: &Snapshot, from: &Place, to: &Place) -> Rc<Answer> {
-        let passage = snapshot.passage(from.address, to.address);
-        if let Some(known) = self.known.get(&passage) {
+    fn answer(&mut self, snapshot: &Snapshot, from: &Place, to: &Place, ports: &Ports) -> Rc<Answer> {
+        let key = (snapshot.passage(from.address, to.address), ports.clone());
+        if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
-        let allowed = snapshot.allowed_on(&passage);
+        let passage = &key.0;
+        let allowed = snapshot.allowed_on(passage);
+        let listed = listed(self.claim, ports, self.family);
+        // everything listed that opens a connection which policy judges
+        let asked = listed.subtract(&self.not_judged);
         // pods never send encapsulated packets, whatever policies say (semantics 1.7); a claim that lists nothing is not
         // about them
         let asked = match passage.encapsulation().filter(|_| self.claim.ports.is_empty()) {
-            Some(dropped) => self.asked.subtract(&dropped),
-            None => self.asked.clone(),
+            Some(dropped) => asked.subtract(&dropped),
+            None => asked,
         };
         let answer = Rc::new(Answer {
             good: allowed.intersect(&asked),
             denied: asked.subtract(&allowed),
-            more: allowed.subtract(&self.listed).subtract(&self.not_judged),
+            more: allowed.subtract(&listed).subtract(&self.not_judged),
         });
-        self.known.insert(passage, answer.clone());
+        self.known.insert(key, answer.clone());
         answer
     }
 }
@@ -192,6 +196,7 @@ struct Ends<'e> {
     targets: &'e [&'e Place],
     /// Are the targets members of the claim's `to`?
     are_meant: bool,
+    ports: &'e Ports,
 }
 
 fn judge_pair(snapshot: &Snapshot, question: &mut Question<'_>, ends: Ends<'_>, tally: &mut Tally) {
@@ -199,17 +204,17 @@ fn judge_pair(snapshot: &Snapshot, question: &mut Question<'_>, ends: Ends<'_>, 
         ends.targets.iter().find_map(|to| Some((*ends.sources.iter().find(|from| are_pair(from, to))?, *to)));
     let Some((from, to)) = pair else { return };
     tally.any_pair = true;
-    let answer = question.answer(snapshot, from, to);
+    let answer = question.answer(snapshot, from, to, ends.ports);
     let show = |slot: &mut Option<Shown>, set: &TransportSet, allowed| {
         note(slot, snapshot, ends.sources, ends.targets, set, allowed);
     };
     show(&mut tally.allowed, &answer.good, true);
     match question.claim.expect {
-        Expectation::Allow => show(&mut tally.denied, &answer.denied, false),
-        Expectation::Deny => show(&mut tally.beyond, &answer.good, true),
-        Expectation::AllowOnly => show(&mut tally.beyond, &answer.more, true),
-        Expectation::ReachOnly if !ends.are_meant => show(&mut tally.beyond, &answer.good, true),
-        Expectation::ReachOnly => {}
+        Expect::Allow => show(&mut tally.denied, &answer.denied, false),
+        Expect::Deny => show(&mut tally.beyond, &answer.good, true),
+        Expect::AllowOnly => show(&mut tally.beyond, &answer.more, true),
+        Expect::ReachOnly if !ends.are_meant => show(&mut tally.beyond, &answer.good, true),
+        Expect::ReachOnly => {}
     }
     let example = |set: &TransportSet| {
         let transport = set.example(snapshot.preferred_ports())?;
@@ -234,31 +239,31 @@ impl Tally {
             causes => format!("{sentence}: {causes}"),
         };
         let refutation = match claim.expect {
-            Expectation::Allow => self.denied.map(|w| (refuted(&w, false, ""), w)),
-            Expectation::Deny | Expectation::ReachOnly => self.beyond.map(|w| (refuted(&w, true, ""), w)),
-            Expectation::AllowOnly => self.beyond.map(|w| (refuted(&w, true, ", which is not listed"), w)),
+            Expect::Allow => self.denied.map(|w| (refuted(&w, false, ""), w)),
+            Expect::Deny | Expect::ReachOnly => self.beyond.map(|w| (refuted(&w, true, ""), w)),
+            Expect::AllowOnly => self.beyond.map(|w| (refuted(&w, true, ", which is not listed"), w)),
         };
         let (state, shown, reason) = match (refutation, claim.expect, self.allowed) {
             _ if !self.any_pair => {
                 (ClaimState::Vacuous, None, "there is no pair of ends to ask about".to_owned())
             }
             (Some((reason, shown)), _, _) => (ClaimState::Fails, Some(shown), reason),
-            (None, Expectation::Allow, shown) => {
+            (None, Expect::Allow, shown) => {
                 (ClaimState::Holds, shown, with("every connection of the question is allowed", &admissions))
             }
-            (None, Expectation::Deny, _) => {
+            (None, Expect::Deny, _) => {
                 (ClaimState::Holds, None, with("no connection of the question is allowed", &denials))
             }
-            (None, Expectation::AllowOnly, None) => {
+            (None, Expect::AllowOnly, None) => {
                 (ClaimState::Vacuous, None, with("nothing at all is allowed", &denials))
             }
-            (None, Expectation::AllowOnly, shown) => {
+            (None, Expect::AllowOnly, shown) => {
                 (ClaimState::Holds, shown, with("only what is listed is allowed", &admissions))
             }
-            (None, Expectation::ReachOnly, None) => {
+            (None, Expect::ReachOnly, None) => {
                 (ClaimState::Vacuous, None, with("nothing at all is reachable", &denials))
             }
-            (None, Expectation::ReachOnly, shown) => {
+            (None, Expect::ReachOnly, shown) => {
                 (ClaimState::Holds, shown, with("nothing else is reachable", &denials))
             }
         };

@@ -18,6 +18,7 @@ mod claim;
 mod ends;
 mod future;
 mod judge;
+mod matrix;
 mod passage;
 mod portability;
 mod reach;
@@ -27,8 +28,8 @@ mod snapshot;
 mod transport;
 mod witness;
 
-pub use claim::{Claim, Ends, Expectation, Peer};
 pub use judge::judge_claim;
+pub use matrix::{Cell, Group, GroupId, Matrix, Members, PodAddress, SetId, Totals};
 pub use reach::{reachability, rows_between};
 pub use sample::{Sample, judge_samples, samples};
 pub use snapshot::{Place, Snapshot};

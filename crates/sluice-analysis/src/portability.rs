@@ -10,9 +10,9 @@ use sluice_model::{
 use sluice_report::ClaimState;
 use sluice_selector::Selector;
 
-use crate::claim::Claim;
 use crate::judge::state_of;
 use crate::snapshot::Snapshot;
+use sluice_report::Claim;
 
 /// How the points on which enforcers differ are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

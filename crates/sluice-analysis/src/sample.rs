@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use sluice_addr::{Family, Flow, PortRange, Protocol, Transport};
-use sluice_report::{ClaimState, Witness};
+use sluice_report::{Claim, ClaimState, Expect, Witness};
 
-use crate::claim::{Claim, Expectation};
+use crate::claim::{asked_families, ports_at};
 use crate::ends::{destinations, is_member, members};
 use crate::snapshot::{Place, Snapshot};
 use crate::witness::are_pair;
@@ -29,15 +29,15 @@ pub struct Sample {
 /// The connections that stand for a claim: each pair of ends with each transport of `catalogue` and each that the claim lists.
 pub fn samples(snapshot: &Snapshot, claim: &Claim, catalogue: &[(Protocol, Option<u16>)]) -> Vec<Sample> {
     let mut samples = BTreeSet::new();
-    for &family in claim.asked_families() {
-        let transports = transports(claim, family, catalogue);
+    for &family in asked_families(claim) {
         let destinations = destinations(snapshot, claim, family);
         for from in members(snapshot, &claim.from, family) {
             for to in &destinations {
                 if !are_pair(&from, to) {
                     continue;
                 }
-                for (transport, listed) in &transports {
+                let pod = to.pod.as_ref().and_then(|key| snapshot.world().pods.get(key));
+                for (transport, listed) in &transports(claim, &ports_at(claim, pod), family, catalogue) {
                     let flow = Flow { source: from.address, destination: to.address, transport: *transport };
                     let target = is_member(snapshot, &claim.to, to);
                     samples.insert(Sample {
@@ -56,6 +56,7 @@ pub fn samples(snapshot: &Snapshot, claim: &Claim, catalogue: &[(Protocol, Optio
 
 fn transports(
     claim: &Claim,
+    listed: &[(Protocol, Option<PortRange>)],
     family: Family,
     catalogue: &[(Protocol, Option<u16>)],
 ) -> Vec<(Transport, bool)> {
@@ -74,12 +75,12 @@ fn transports(
     };
     let lists = |protocol: Protocol, port: Option<u16>| {
         claim.ports.is_empty()
-            || claim.ports.iter().any(|(p, range)| {
+            || listed.iter().any(|(p, range)| {
                 let same = *p == protocol || (p.is_icmp() && protocol.is_icmp());
                 same && range.is_none_or(|r: PortRange| port.is_some_and(|port| r.contains(port)))
             })
     };
-    let own = claim.ports.iter().map(|(p, range)| (*p, range.map(PortRange::first)));
+    let own = listed.iter().map(|(p, range)| (*p, range.map(PortRange::first)));
     let mut transports = Vec::new();
     for (protocol, port) in own.chain(catalogue.iter().copied()) {
         let Some(transport) = make(protocol, port) else { continue };
@@ -88,7 +89,7 @@ fn transports(
         }
     }
     // a claim that everything, or nothing, of what it lists is allowed says nothing about the rest
-    if matches!(claim.expect, Expectation::Allow | Expectation::Deny) {
+    if matches!(claim.expect, Expect::Allow | Expect::Deny) {
         transports.retain(|(_, listed)| *listed);
     }
     transports
@@ -106,16 +107,16 @@ pub fn judge_samples(claim: &Claim, samples: &[(Sample, bool)]) -> (ClaimState, 
         })
     };
     let refuted_by = match claim.expect {
-        Expectation::Allow => find(&|s, allowed| s.listed && !allowed),
-        Expectation::Deny => find(&|s, allowed| s.listed && allowed),
-        Expectation::AllowOnly => find(&|s, allowed| !s.listed && allowed),
-        Expectation::ReachOnly => find(&|s, allowed| s.listed && !s.target && allowed),
+        Expect::Allow => find(&|s, allowed| s.listed && !allowed),
+        Expect::Deny => find(&|s, allowed| s.listed && allowed),
+        Expect::AllowOnly => find(&|s, allowed| !s.listed && allowed),
+        Expect::ReachOnly => find(&|s, allowed| s.listed && !s.target && allowed),
     };
     let anything = samples.iter().any(|(s, allowed)| s.listed && *allowed);
     match (refuted_by, claim.expect) {
         (Some(witness), _) => (ClaimState::Fails, Some(witness)),
         (None, _) if samples.is_empty() => (ClaimState::Vacuous, None),
-        (None, Expectation::AllowOnly | Expectation::ReachOnly) if !anything => (ClaimState::Vacuous, None),
+        (None, Expect::AllowOnly | Expect::ReachOnly) if !anything => (ClaimState::Vacuous, None),
         (None, _) => (ClaimState::Holds, None),
     }
 }

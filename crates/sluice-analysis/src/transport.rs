@@ -8,19 +8,21 @@ use sluice_report::AllowedPorts;
 
 /// A set of transports of one family: for protocols with ports a set of (source, destination) pairs, for the family's ICMP
 /// a set of (type, code) pairs, for every other protocol all or nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Equal sets are equal values, however they came about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransportSet {
     family: Family,
-    /// Disjoint boxes per protocol with ports.
+    /// Per protocol with ports boxes in canonical form ([`canonical`]).
     ports: BTreeMap<Protocol, Vec<PortBox>>,
     /// `type * 256 + code`.
-    icmp: BitSet,
+    icmp: PortSet,
     /// Numbers of all protocols that are neither above.
     others: BitSet,
 }
 
 /// Source ports × destination ports; neither is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct PortBox {
     sources: PortSet,
     destinations: PortSet,
@@ -29,13 +31,10 @@ struct PortBox {
 /// A source port that clients use.
 const USUAL_SOURCE: u16 = 40_000;
 
-/// Pairs of ICMP type and code.
-const ICMP_PAIRS: usize = 256 * 256;
-
 impl TransportSet {
     /// Nothing.
     pub fn none(family: Family) -> Self {
-        TransportSet { family, ports: BTreeMap::new(), icmp: BitSet::new(), others: BitSet::new() }
+        TransportSet { family, ports: BTreeMap::new(), icmp: PortSet::new(), others: BitSet::new() }
     }
 
     /// Everything.
@@ -48,7 +47,7 @@ impl TransportSet {
         TransportSet {
             family,
             ports: Protocol::WITH_PORTS.into_iter().map(|p| (p, vec![whole.clone()])).collect(),
-            icmp: BitSet::below(ICMP_PAIRS),
+            icmp: PortSet::all(),
             others,
         }
     }
@@ -113,14 +112,7 @@ impl TransportSet {
             }
             TransportMatch::Icmp { protocol, types, codes } => {
                 if *protocol == Protocol::icmp_of(self.family) {
-                    for type_ in types.0..=types.1 {
-                        for code in codes.0..=codes.1 {
-                            let pair = usize::from(type_) * 256 + usize::from(code);
-                            if self.icmp.contains(pair) {
-                                result.icmp.insert(pair);
-                            }
-                        }
-                    }
+                    result.icmp = self.icmp.intersect(&icmp_box(*types, *codes));
                 }
             }
         }
@@ -129,7 +121,7 @@ impl TransportSet {
 
     fn put(&mut self, protocol: Protocol, boxes: Vec<PortBox>) {
         if !boxes.is_empty() {
-            self.ports.insert(protocol, boxes);
+            self.ports.insert(protocol, canonical(boxes));
         }
     }
 
@@ -141,7 +133,7 @@ impl TransportSet {
                 result.put(*protocol, intersect_boxes(own, theirs));
             }
         }
-        result.icmp = self.icmp.and(&other.icmp);
+        result.icmp = self.icmp.intersect(&other.icmp);
         result.others = self.others.and(&other.others);
         result
     }
@@ -153,7 +145,7 @@ impl TransportSet {
             let theirs = other.ports.get(protocol).map_or(&[][..], Vec::as_slice);
             result.put(*protocol, subtract_boxes(own, theirs));
         }
-        result.icmp = self.icmp.andnot(&other.icmp);
+        result.icmp = self.icmp.subtract(&other.icmp);
         result.others = self.others.andnot(&other.others);
         result
     }
@@ -162,11 +154,16 @@ impl TransportSet {
     pub fn union(&self, other: &Self) -> Self {
         let mut result = self.clone();
         for (protocol, theirs) in &other.ports {
-            let own = result.ports.entry(*protocol).or_default();
-            let new = subtract_boxes(theirs, own);
-            own.extend(new);
+            match result.ports.get(protocol) {
+                Some(own) if own == theirs => {}
+                Some(own) => {
+                    let both = own.iter().chain(theirs).cloned().collect();
+                    result.put(*protocol, both);
+                }
+                None => drop(result.ports.insert(*protocol, theirs.clone())),
+            }
         }
-        result.icmp = self.icmp.or(&other.icmp);
+        result.icmp = self.icmp.union(&other.icmp);
         result.others = self.others.or(&other.others);
         result
     }
@@ -178,7 +175,7 @@ impl TransportSet {
 
     /// Is everything in it?
     pub fn is_all(&self) -> bool {
-        Self::all(self.family).subtract(self).is_empty()
+        *self == Self::all(self.family)
     }
 
     /// Is `transport` in it?
@@ -189,9 +186,7 @@ impl TransportSet {
                     boxes.iter().any(|b| b.sources.contains(*source) && b.destinations.contains(*destination))
                 })
             }
-            Transport::Icmp { type_, code } => {
-                self.icmp.contains(usize::from(*type_) * 256 + usize::from(*code))
-            }
+            Transport::Icmp { type_, code } => self.icmp.contains(u16::from_be_bytes([*type_, *code])),
             Transport::Other(protocol) => self.others.contains(usize::from(protocol.number())),
         }
     }
@@ -233,36 +228,84 @@ impl TransportSet {
             .or_else(|| from_box(Protocol::SCTP))
             .or_else(|| from_box(Protocol::UDPLITE))
             .or_else(|| {
-                let pair = self.icmp.first()?;
-                Some(Transport::Icmp { type_: (pair / 256) as u8, code: (pair % 256) as u8 })
+                let [type_, code] = self.icmp.first()?.to_be_bytes();
+                Some(Transport::Icmp { type_, code })
             })
             .or_else(|| Some(Transport::Other(Protocol(self.others.first()? as u8))))
     }
 
-    /// The set as rows for people and programs: one per protocol with ports, ICMP, and `other` where every further protocol
-    /// is in. Source ports are not shown: a destination port counts if some source port may use it.
+    /// The set as rows for people and programs: one per protocol with ports and set of source ports, ICMP, and `other` where
+    /// every further protocol is in.
     pub fn describe(&self) -> Vec<AllowedPorts> {
         let mut rows = Vec::new();
+        let ranges = |set: &PortSet| set.iter().map(|r| (r.first(), r.last())).collect();
         for (protocol, boxes) in &self.ports {
-            let destinations = boxes.iter().fold(PortSet::new(), |all, b| all.union(&b.destinations));
-            let ports = destinations.iter().map(|r| (r.first(), r.last())).collect();
-            rows.push(AllowedPorts { protocol: protocol.to_string(), ports });
+            for part in boxes {
+                let source_ports = if part.sources.is_all() { Vec::new() } else { ranges(&part.sources) };
+                let row = AllowedPorts::new(protocol.to_string(), ranges(&part.destinations));
+                rows.push(AllowedPorts { source_ports, ..row });
+            }
         }
         if !self.icmp.is_empty() {
-            rows.push(AllowedPorts {
-                protocol: Protocol::icmp_of(self.family).to_string(),
-                ports: Vec::new(),
-            });
+            let row = AllowedPorts::new(Protocol::icmp_of(self.family).to_string(), Vec::new());
+            let icmp = if self.icmp.is_all() { Vec::new() } else { icmp_words(&self.icmp) };
+            rows.push(AllowedPorts { icmp, ..row });
         }
         if self.others == Self::all(self.family).others {
-            rows.push(AllowedPorts { protocol: "other".into(), ports: Vec::new() });
+            rows.push(AllowedPorts::new("other".into(), Vec::new()));
         } else {
             for number in self.others.iter() {
-                rows.push(AllowedPorts { protocol: Protocol(number as u8).to_string(), ports: Vec::new() });
+                rows.push(AllowedPorts::new(Protocol(number as u8).to_string(), Vec::new()));
             }
         }
         rows
     }
+
+    /// The family of its transports.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+}
+
+fn icmp_box(types: (u8, u8), codes: (u8, u8)) -> PortSet {
+    let of_type = |type_: u8| {
+        PortRange::new(u16::from_be_bytes([type_, codes.0]), u16::from_be_bytes([type_, codes.1]))
+    };
+    match codes {
+        (0, u8::MAX) => {
+            PortRange::new(u16::from_be_bytes([types.0, 0]), u16::from_be_bytes([types.1, u8::MAX]))
+                .into_iter()
+                .collect()
+        }
+        _ => (types.0..=types.1).filter_map(|type_| of_type(type_).ok()).collect(),
+    }
+}
+
+/// `8` for every code of a type, `3-4` for types, `3/4` for one code, `3/0-4` for codes.
+fn icmp_words(pairs: &PortSet) -> Vec<String> {
+    let mut words = Vec::new();
+    let span = |a: u8, b: u8| if a == b { a.to_string() } else { format!("{a}-{b}") };
+    for range in pairs.iter() {
+        let ([mut first, low], [mut last, high]) = (range.first().to_be_bytes(), range.last().to_be_bytes());
+        if first == last && (low, high) != (0, u8::MAX) {
+            words.push(format!("{first}/{}", span(low, high)));
+            continue;
+        }
+        let mut tail = None;
+        if low != 0 {
+            words.push(format!("{first}/{}", span(low, u8::MAX)));
+            first += 1; // types end behind this one, so that there is a next
+        }
+        if high != u8::MAX {
+            tail = Some(format!("{last}/{}", span(0, high)));
+            last = last.wrapping_sub(1);
+        }
+        if first <= last && !(last == u8::MAX && high != u8::MAX) {
+            words.push(span(first, last));
+        }
+        words.extend(tail);
+    }
+    words
 }
 
 /// A source port as a client would use one.
@@ -304,4 +347,43 @@ fn subtract_boxes(left: &[PortBox], right: &[PortBox]) -> Vec<PortBox> {
             .collect();
     }
     rest
+}
+
+/// The one form of a union of boxes: destination ports that may be reached from the same source ports stand in one box, and
+/// boxes are in order.
+fn canonical(boxes: Vec<PortBox>) -> Vec<PortBox> {
+    if let [first, rest @ ..] = &*boxes
+        && rest.iter().all(|one| one.sources == first.sources)
+    {
+        let destinations = rest.iter().fold(first.destinations.clone(), |all, b| all.union(&b.destinations));
+        return vec![PortBox { sources: first.sources.clone(), destinations }];
+    }
+    // first parts of the destinations, each with all its sources
+    let mut parts: Vec<PortBox> = Vec::new();
+    for mut new in boxes {
+        let mut split = Vec::new();
+        for part in &mut parts {
+            let common = part.destinations.intersect(&new.destinations);
+            if common.is_empty() {
+                continue;
+            }
+            let alone = part.destinations.subtract(&common);
+            if !alone.is_empty() {
+                split.push(PortBox { sources: part.sources.clone(), destinations: alone });
+            }
+            part.sources = part.sources.union(&new.sources);
+            new.destinations = new.destinations.subtract(&common);
+            part.destinations = common;
+        }
+        parts.extend(split);
+        if !new.destinations.is_empty() {
+            parts.push(new);
+        }
+    }
+    let mut by_source: BTreeMap<PortSet, PortSet> = BTreeMap::new();
+    for part in parts {
+        let entry = by_source.entry(part.sources).or_default();
+        *entry = entry.union(&part.destinations);
+    }
+    by_source.into_iter().map(|(sources, destinations)| PortBox { sources, destinations }).collect()
 }

@@ -8,9 +8,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use sluice_addr::{Cidr, Family, Flow, PortRange, Protocol, Transport};
-use sluice_analysis::{Claim, Expectation, Peer, Place, Snapshot, judge_claim};
-use sluice_model::{Pod, World, decide};
-use sluice_report::ClaimState;
+use sluice_analysis::{Place, Snapshot, judge_claim};
+use sluice_model::{Pod, PortMatch, World, decide};
+use sluice_report::{Claim, ClaimEnd, ClaimPort, ClaimState, Expect};
 use sluice_selector::{LabelSelector, Operator, Requirement};
 use sluice_testkit::{random_flow, random_world};
 
@@ -61,7 +61,7 @@ fn allowed_sets_hold_what_the_evaluator_allows() {
     assert!(allowed > 3_000 && denied > 1_000 && shortcuts > 300, "{allowed} {denied} {shortcuts}");
 }
 
-fn selector(rng: &mut StdRng) -> Option<LabelSelector> {
+fn selector(rng: &mut StdRng) -> LabelSelector {
     let key = (*["app", "env", "role"].choose(rng).unwrap()).into();
     let value = (*["x", "y"].choose(rng).unwrap()).into();
     let requirement = |operator, values| LabelSelector {
@@ -69,20 +69,19 @@ fn selector(rng: &mut StdRng) -> Option<LabelSelector> {
         ..LabelSelector::default()
     };
     match rng.random_range(0..5) {
-        0 => None,
-        1 => Some(LabelSelector::default()),
-        2 => Some(requirement(Operator::In, vec![value])),
-        3 => Some(requirement(Operator::NotIn, vec![value])),
-        _ => Some(requirement(Operator::Exists, Vec::new())),
+        0..2 => LabelSelector::default(),
+        2 => requirement(Operator::In, vec![value]),
+        3 => requirement(Operator::NotIn, vec![value]),
+        _ => requirement(Operator::Exists, Vec::new()),
     }
 }
 
-fn peer(rng: &mut StdRng) -> Peer {
+fn peer(rng: &mut StdRng) -> ClaimEnd {
     match rng.random_range(0..10) {
-        0..5 => Peer::Pods { namespaces: selector(rng), pods: selector(rng) },
-        5 => Peer::Outside,
-        6 => Peer::Nodes(LabelSelector::default()),
-        7 => Peer::Service("a".into(), "s1".into()),
+        0..5 => ClaimEnd::Pods { namespaces: selector(rng), pods: selector(rng) },
+        5 => ClaimEnd::Outside,
+        6 => ClaimEnd::Nodes(LabelSelector::default()),
+        7 => ClaimEnd::Service { namespace: "a".into(), name: "s1".into() },
         _ => {
             let cidr: Cidr = ["10.1.0.0/28", "0.0.0.0/0", "203.0.113.0/29", "fd00:1::/124", "2001:db8::/126"]
                 .choose(rng)
@@ -91,12 +90,12 @@ fn peer(rng: &mut StdRng) -> Peer {
                 .unwrap();
             let except: Vec<Cidr> =
                 ["10.1.0.8/29", "203.0.113.4/30"].iter().map(|c| c.parse().unwrap()).collect();
-            Peer::Addresses { cidr, except }
+            ClaimEnd::Cidr { cidr, except }
         }
     }
 }
 
-fn ends(rng: &mut StdRng) -> Vec<Peer> {
+fn ends(rng: &mut StdRng) -> Vec<ClaimEnd> {
     (0..rng.random_range(1..=2)).map(|_| peer(rng)).collect()
 }
 
@@ -106,12 +105,13 @@ fn claim(rng: &mut StdRng) -> Claim {
         let protocol = *[Protocol::TCP, Protocol::UDP, Protocol::ICMP, Protocol::ICMPV6].choose(rng).unwrap();
         let range = (protocol.has_ports() && rng.random_bool(0.7))
             .then(|| PortRange::new(first, first + rng.random_range(0..400)).unwrap());
-        (protocol, range)
+        ClaimPort { protocol, port: range.map_or(PortMatch::Any, PortMatch::Range) }
     };
-    let all = [Expectation::Allow, Expectation::Deny, Expectation::AllowOnly, Expectation::ReachOnly];
+    let all = [Expect::Allow, Expect::Deny, Expect::AllowOnly, Expect::ReachOnly];
     Claim {
         name: "random".into(),
-        text: String::new(),
+        namespace: "a".into(),
+        text: "".into(),
         from: ends(rng),
         to: ends(rng),
         ports: (0..rng.random_range(0..=2)).map(|_| port(rng)).collect(),
@@ -122,20 +122,19 @@ fn claim(rng: &mut StdRng) -> Claim {
     }
 }
 
-fn in_end(world: &World, ends: &[Peer], address: IpAddr) -> bool {
+fn in_end(world: &World, ends: &[ClaimEnd], address: IpAddr) -> bool {
     let pods = claimants(world, address);
     ends.iter().any(|peer| match peer {
-        Peer::Pods { namespaces, pods: selector } => pods.iter().any(|pod| {
+        ClaimEnd::Pods { namespaces, pods: selector } => pods.iter().any(|pod| {
             let namespace = world.namespace_labels(&pod.key.namespace);
-            namespaces.as_ref().is_none_or(|s| s.matches(&namespace))
-                && selector.as_ref().is_none_or(|s| s.matches(&pod.labels))
+            namespaces.matches(&namespace) && selector.matches(&pod.labels)
         }),
-        Peer::Addresses { cidr, except } => {
+        ClaimEnd::Cidr { cidr, except } => {
             cidr.contains(address) && !except.iter().any(|e| e.contains(address))
         }
-        Peer::Outside => pods.is_empty() && !is_node(world, address),
-        Peer::Nodes(_) => pods.is_empty() && is_node(world, address),
-        Peer::Service(namespace, name) => world.slices.values().any(|slice| {
+        ClaimEnd::Outside => pods.is_empty() && !is_node(world, address),
+        ClaimEnd::Nodes(_) => pods.is_empty() && is_node(world, address),
+        ClaimEnd::Service { namespace, name } => world.slices.values().any(|slice| {
             slice.namespace == *namespace
                 && slice.service == *name
                 && slice.endpoints.iter().any(|e| e.addresses.contains(&address))
@@ -145,8 +144,13 @@ fn in_end(world: &World, ends: &[Peer], address: IpAddr) -> bool {
 
 fn is_listed(claim: &Claim, flow: &Flow) -> bool {
     claim.ports.is_empty()
-        || claim.ports.iter().any(|(protocol, range)| {
-            *protocol == flow.protocol() && range.is_none_or(|r| r.contains(flow.destination_port().unwrap()))
+        || claim.ports.iter().any(|listed| {
+            listed.protocol == flow.protocol()
+                && match &listed.port {
+                    PortMatch::Any => true,
+                    PortMatch::Range(range) => range.contains(flow.destination_port().unwrap()),
+                    PortMatch::Named(_) => unreachable!("no claim here names a port"),
+                }
         })
 }
 
@@ -183,10 +187,10 @@ fn refutes(world: &World, claim: &Claim, flow: &Flow, allowed: bool) -> bool {
     let question = opens_a_connection(world, claim, flow);
     question
         && match claim.expect {
-            Expectation::Allow => target && is_listed(claim, flow) && !allowed,
-            Expectation::Deny => target && is_listed(claim, flow) && allowed,
-            Expectation::AllowOnly => target && !is_listed(claim, flow) && allowed,
-            Expectation::ReachOnly => !target && is_listed(claim, flow) && allowed,
+            Expect::Allow => target && is_listed(claim, flow) && !allowed,
+            Expect::Deny => target && is_listed(claim, flow) && allowed,
+            Expect::AllowOnly => target && !is_listed(claim, flow) && allowed,
+            Expect::ReachOnly => !target && is_listed(claim, flow) && allowed,
         }
 }
 

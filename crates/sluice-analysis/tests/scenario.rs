@@ -6,8 +6,8 @@ mod common;
 
 use common::{OUTSIDE, VARIANTS, claims, claims_of, ip, snapshot};
 use sluice_addr::Transport;
-use sluice_analysis::{Claim, judge_claim};
-use sluice_report::{ClaimResult, ClaimState, Witness};
+use sluice_analysis::judge_claim;
+use sluice_report::{Claim, ClaimResult, ClaimState, Witness};
 
 /// H holds, F does not hold, v holds vacuously, - not asked.
 const EXPECTED: [(&str, &str); 8] = [

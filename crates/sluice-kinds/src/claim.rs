@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluice_addr::{Cidr, Family, PortRange, Protocol};
 use sluice_model::{ObjectKey, PortMatch};
+use sluice_report::{Claim, ClaimEnd, ClaimPort, Expect};
 use sluice_selector::LabelSelector;
 
 use crate::admission::{Errors, FieldError};
@@ -13,91 +13,12 @@ use crate::field::Field;
 use crate::kinds;
 use crate::names::{PORT_RANGE, port_name_problems};
 
-/// A claim, read and checked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Claim {
-    /// `metadata.namespace`.
-    pub namespace: Arc<str>,
-    /// `metadata.name`.
-    pub name: Arc<str>,
-    /// The sentence.
-    pub text: Arc<str>,
-    /// Who connects: members of any of these.
-    pub from: Vec<ClaimEnd>,
-    /// To whom.
-    pub to: Vec<ClaimEnd>,
-    /// The ports of the question; empty = every protocol and port.
-    pub ports: Vec<ClaimPort>,
-    /// What is claimed.
-    pub expect: Expect,
-    /// The families of the question; empty = every family that either end has.
-    pub families: Vec<Family>,
-    /// Quantified over every pod that could match the selectors, or over present pods only.
-    pub future_pods: bool,
-    /// Objects that the author believes to be the cause.
-    pub stated_reason: Vec<ObjectKey>,
-}
-
-/// What a claim says about its connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Expect {
-    /// Every connection on every listed port is allowed.
-    Allow,
-    /// None is.
-    Deny,
-    /// None but those on the listed ports, and at least one of these is.
-    AllowOnly,
-    /// From `from`, nothing outside `to` is reachable.
-    ReachOnly,
-}
-
 const EXPECT: [(&str, Expect); 4] = [
     ("Allow", Expect::Allow),
     ("Deny", Expect::Deny),
     ("AllowOnly", Expect::AllowOnly),
     ("ReachOnly", Expect::ReachOnly),
 ];
-
-/// One member of `from` or `to`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ClaimEnd {
-    /// Pods that match, in namespaces that match. Without a `namespaceSelector`: the claim's own namespace.
-    Pods {
-        /// `namespaceSelector`.
-        namespaces: LabelSelector,
-        /// `podSelector`; absent = all pods.
-        pods: LabelSelector,
-    },
-    /// Every address of a block but those of `except`.
-    Cidr {
-        /// `cidr`.
-        cidr: Cidr,
-        /// `except`, each inside `cidr`.
-        except: Vec<Cidr>,
-    },
-    /// Every address that is neither pod nor node.
-    Outside,
-    /// The addresses of nodes whose labels match.
-    Nodes(LabelSelector),
-    /// The backends of a Service, on its ports.
-    Service {
-        /// Its namespace; the claim's own if absent.
-        namespace: Arc<str>,
-        /// Its name.
-        name: Arc<str>,
-    },
-}
-
-/// One entry of `ports`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClaimPort {
-    /// TCP if absent.
-    pub protocol: Protocol,
-    /// Which ports; [`PortMatch::Any`] for protocols that have none.
-    pub port: PortMatch,
-}
 
 /// Reads a claim that [`crate::default`] may or may not have passed. All errors are reported together.
 pub fn read_claim(value: &Value) -> Result<Claim, Vec<FieldError>> {

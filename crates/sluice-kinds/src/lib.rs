@@ -28,7 +28,7 @@ mod schema;
 pub use admission::{
     FieldError, FieldErrorReason, Validation, decode_error, default, unknown_fields, validate,
 };
-pub use claim::{Claim, ClaimEnd, ClaimPort, Expect, read_claim};
+pub use claim::read_claim;
 pub use convert::{Converted, Source, model_key, to_model};
 pub use error::LoadError;
 /// Kubernetes' own Pod type, for clients whose calls are typed by it (exec, logs).

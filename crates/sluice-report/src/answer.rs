@@ -26,6 +26,15 @@ impl Verdict {
     }
 }
 
+impl From<sluice_model::Verdict> for Verdict {
+    fn from(verdict: sluice_model::Verdict) -> Self {
+        match verdict {
+            sluice_model::Verdict::Allow => Verdict::Allow,
+            sluice_model::Verdict::Deny => Verdict::Deny,
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
@@ -95,13 +104,27 @@ pub struct EvalAnswer {
 }
 
 /// Ports of one protocol that are allowed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AllowedPorts {
     /// `TCP`, `ICMP`, a number, or `other` for every protocol that no row names.
     pub protocol: String,
     /// Inclusive ranges; absent for protocols without ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<(u16, u16)>,
+    /// The source ports that it needs, as inclusive ranges; absent where any will do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_ports: Vec<(u16, u16)>,
+    /// ICMP types, and codes where not every code of a type is meant: `8`, `3/4`, `130-132`; absent where every one is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub icmp: Vec<String>,
+}
+
+impl AllowedPorts {
+    /// Ports of a protocol, from any source port.
+    pub fn new(protocol: String, ports: Vec<(u16, u16)>) -> Self {
+        AllowedPorts { protocol, ports, source_ports: Vec::new(), icmp: Vec::new() }
+    }
 }
 
 /// One pair of ends and what is allowed between them.

@@ -1,9 +1,91 @@
 //! Claims and what is true of them (semantics 8.3), and the three truths (declared, programmed, observed).
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sluice_addr::Flow;
+use sluice_addr::{Cidr, Family, Flow, Protocol};
+use sluice_model::{ObjectKey, PortMatch};
+use sluice_selector::LabelSelector;
+
+/// A sentence about connectivity that can be judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// `metadata.namespace`.
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// The sentence.
+    pub text: Arc<str>,
+    /// Who connects: members of any of these.
+    pub from: Vec<ClaimEnd>,
+    /// To whom.
+    pub to: Vec<ClaimEnd>,
+    /// The ports of the question; empty = every protocol and port.
+    pub ports: Vec<ClaimPort>,
+    /// What is claimed.
+    pub expect: Expect,
+    /// The families of the question; empty = every family that either end has.
+    pub families: Vec<Family>,
+    /// Quantified over every pod that could match the selectors, or over present pods only.
+    pub future_pods: bool,
+    /// Objects that the author believes to be the cause.
+    pub stated_reason: Vec<ObjectKey>,
+}
+
+/// What a claim says about its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Expect {
+    /// Every connection on every listed port is allowed.
+    Allow,
+    /// None is.
+    Deny,
+    /// None but those on the listed ports, and at least one of these is.
+    AllowOnly,
+    /// From `from`, nothing outside `to` is reachable.
+    ReachOnly,
+}
+
+/// One member of `from` or `to`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ClaimEnd {
+    /// Pods that match, in namespaces that match; an empty selector matches all.
+    Pods {
+        /// `namespaceSelector`.
+        namespaces: LabelSelector,
+        /// `podSelector`.
+        pods: LabelSelector,
+    },
+    /// Every address of a block but those of `except`.
+    Cidr {
+        /// `cidr`.
+        cidr: Cidr,
+        /// `except`, each inside `cidr`.
+        except: Vec<Cidr>,
+    },
+    /// Every address that is neither pod nor node.
+    Outside,
+    /// The addresses of nodes whose labels match.
+    Nodes(LabelSelector),
+    /// The backends of a Service.
+    Service {
+        /// Its namespace; the claim's own if absent.
+        namespace: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+    },
+}
+
+/// One entry of `ports`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimPort {
+    /// TCP if absent.
+    pub protocol: Protocol,
+    /// Which ports; [`PortMatch::Any`] for protocols that have none. A name means what the destination pod declares.
+    pub port: PortMatch,
+}
 
 /// What a claim turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -13,11 +13,21 @@
 
 mod answer;
 mod claim;
+mod diff;
+mod explanation;
 mod finding;
 mod status;
 
 pub use answer::{AllowedPorts, EvalAnswer, FlowQuestion, LegAnswer, ReachRow, Reachability, Verdict};
-pub use claim::{ClaimReport, ClaimResult, ClaimState, Observation, Probe, Truths, Witness};
+pub use claim::{
+    Claim, ClaimEnd, ClaimPort, ClaimReport, ClaimResult, ClaimState, Expect, Observation, Probe, Truths,
+    Witness,
+};
+pub use diff::{ChangeKind, ConnectionChange, ConnectivityDiff, EndGroup, Posture, PostureChange, words};
+pub use explanation::{
+    Bystander, Explanation, Failed, LegExplanation, PathExplanation, PolicyExplanation, PolicySays,
+    RuleExplanation, RulePlace, TierExplanation,
+};
 pub use finding::{Code, Finding, Severity};
 pub use status::{NodePolicyState, NotProgrammed, State};
 

@@ -390,15 +390,13 @@ pub(crate) fn verify(command: &Verify) -> anyhow::Result<Exit> {
 }
 
 /// The claims of a file or folder.
-pub(crate) fn claims(path: &Path, namespace: &str) -> anyhow::Result<Vec<sluice_analysis::Claim>> {
+pub(crate) fn claims(path: &Path, namespace: &str) -> anyhow::Result<Vec<sluice_report::Claim>> {
     let objects = input::load(&[path.to_owned()], namespace)?;
     claims_of(&objects)
 }
 
 /// The claims among loaded objects; one that cannot be read is an error.
-pub(crate) fn claims_of(
-    objects: &[sluice_kinds::LoadedObject],
-) -> anyhow::Result<Vec<sluice_analysis::Claim>> {
+pub(crate) fn claims_of(objects: &[sluice_kinds::LoadedObject]) -> anyhow::Result<Vec<sluice_report::Claim>> {
     objects.iter().filter(|o| o.gvk.kind == "ConnectivityClaim").map(crate::claims::read).collect()
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use sluice_addr::{AddrRange, AddrSet, BitSet, Cidr, Family, partition};
 use sluice_model::World;
 
-use crate::claim::{Claim, Peer};
 use crate::snapshot::next;
+use sluice_report::{Claim, ClaimEnd};
 
 /// Parts of the addresses that pods may have. All addresses of a part are in the same CIDRs.
 pub(super) struct Parts {
@@ -48,7 +48,7 @@ impl Parts {
     pub(super) fn are_named_by(&self, claim: &Claim) -> bool {
         self.range_is_known
             && claim.from.iter().chain(&claim.to).any(|peer| match peer {
-                Peer::Addresses { cidr, .. } => {
+                ClaimEnd::Cidr { cidr, .. } => {
                     let named = AddrSet::from_cidrs([*cidr]);
                     self.parts.values().flatten().any(|part| part.intersects(&named))
                 }
@@ -87,7 +87,7 @@ fn cidrs(world: &World, claim: &Claim) -> Vec<AddrSet> {
     let rules = world.policies.values().flat_map(|p| [&p.ingress, &p.egress]).flatten().flatten();
     cidrs.extend(rules.flat_map(|rule| rule.body.cidrs()));
     for peer in claim.from.iter().chain(&claim.to) {
-        if let Peer::Addresses { cidr, except } = peer {
+        if let ClaimEnd::Cidr { cidr, except } = peer {
             cidrs.extend([cidr].into_iter().chain(except));
         }
     }

@@ -10,7 +10,7 @@ use sluice_model::{
 use sluice_selector::{LabelSelector, Labels, Selector};
 
 use super::domain::{Domain, Language, NAME_LABELS, combinations, fresh};
-use crate::claim::{Claim, Expectation, Peer};
+use sluice_report::{Claim, ClaimEnd, Expect};
 
 /// Kinds that are judged at most.
 const KINDS: usize = 400;
@@ -49,7 +49,7 @@ pub(super) fn kinds(world: &World, claim: &Claim, named_by_address: bool) -> Res
             scratch.apply(ObjectDelta::Upsert(Object::Namespace(namespace)));
         }
         let of_namespace = scratch.namespace_labels(&name);
-        let every = claim.expect == Expectation::ReachOnly || named_by_address;
+        let every = claim.expect == Expect::ReachOnly || named_by_address;
         let ends = || claim.from.iter().chain(&claim.to);
         if !every && !ends().any(|peer| may_name(peer, &of_namespace)) {
             continue;
@@ -122,16 +122,15 @@ fn pod(namespace: &Arc<str>, labels: Labels, account: &Arc<str>) -> Pod {
     }
 }
 
-fn may_name(peer: &Peer, namespace: &Labels) -> bool {
+fn may_name(peer: &ClaimEnd, namespace: &Labels) -> bool {
     match peer {
-        Peer::Pods { namespaces, .. } => namespaces.as_ref().is_none_or(|s| s.matches(namespace)),
-        Peer::Addresses { .. } | Peer::Outside | Peer::Nodes(_) | Peer::Service(..) => false,
+        ClaimEnd::Pods { namespaces, .. } => namespaces.matches(namespace),
+        ClaimEnd::Cidr { .. } | ClaimEnd::Outside | ClaimEnd::Nodes(_) | ClaimEnd::Service { .. } => false,
     }
 }
 
-fn names(peer: &Peer, namespace: &Labels, pod: &Pod) -> bool {
-    may_name(peer, namespace)
-        && matches!(peer, Peer::Pods { pods, .. } if pods.as_ref().is_none_or(|s| s.matches(&pod.labels)))
+fn names(peer: &ClaimEnd, namespace: &Labels, pod: &Pod) -> bool {
+    may_name(peer, namespace) && matches!(peer, ClaimEnd::Pods { pods, .. } if pods.matches(&pod.labels))
 }
 
 /// The namespaces in which a selector is asked.
@@ -175,8 +174,15 @@ impl Questions {
             }
         }
         for peer in claim.from.iter().chain(&claim.to) {
-            if let Peer::Pods { namespaces, pods } = peer {
-                questions.ask_pods(namespaces.clone().map_or(Scope::Any, Scope::Matching), pods.as_ref());
+            if let ClaimEnd::Pods { namespaces, pods } = peer {
+                questions.ask_pods(Scope::Matching(namespaces.clone()), Some(pods));
+            }
+        }
+        for port in &claim.ports {
+            if let PortMatch::Named(name) = &port.port {
+                questions.gaps.insert(format!(
+                    "the numbers that pods which do not exist yet give to port name {name:?} of the claim"
+                ));
             }
         }
         // what a selector compares in part has endlessly many answers

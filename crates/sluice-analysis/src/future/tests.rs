@@ -10,29 +10,40 @@ use sluice_testkit::{random_pod, random_world};
 
 use super::*;
 use crate::judge::judge_claim;
+use sluice_model::PortMatch;
+use sluice_report::ClaimPort;
 
-fn selector(label: Option<(&str, &str)>) -> Option<LabelSelector> {
+fn selector(label: Option<(&str, &str)>) -> LabelSelector {
     let match_labels = label.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-    Some(LabelSelector { match_labels, match_expressions: Vec::new() })
+    LabelSelector { match_labels, match_expressions: Vec::new() }
 }
 
-fn random_selector(rng: &mut StdRng) -> Option<LabelSelector> {
+fn random_selector(rng: &mut StdRng) -> LabelSelector {
     let key = *["app", "env", "role"].choose(rng).unwrap();
-    if rng.random_bool(0.4) { None } else { selector(Some((key, ["x", "y"].choose(rng).unwrap()))) }
+    if rng.random_bool(0.4) {
+        LabelSelector::default()
+    } else {
+        selector(Some((key, ["x", "y"].choose(rng).unwrap())))
+    }
 }
 
 fn random_claim(rng: &mut StdRng) -> Claim {
     let end = |rng: &mut StdRng| match rng.random_range(0..5) {
-        0..4 => vec![Peer::Pods { namespaces: random_selector(rng), pods: random_selector(rng) }],
-        _ => vec![Peer::Outside],
+        0..4 => vec![ClaimEnd::Pods { namespaces: random_selector(rng), pods: random_selector(rng) }],
+        _ => vec![ClaimEnd::Outside],
     };
-    let all = [Expectation::Allow, Expectation::Deny, Expectation::AllowOnly, Expectation::ReachOnly];
+    let all = [Expect::Allow, Expect::Deny, Expect::AllowOnly, Expect::ReachOnly];
     Claim {
         name: "random".into(),
-        text: String::new(),
+        namespace: "a".into(),
+        text: "".into(),
         from: end(rng),
         to: end(rng),
-        ports: if rng.random_bool(0.5) { Vec::new() } else { vec![(Protocol::TCP, None)] },
+        ports: if rng.random_bool(0.5) {
+            Vec::new()
+        } else {
+            vec![ClaimPort { protocol: Protocol::TCP, port: PortMatch::Any }]
+        },
         expect: *all.choose(rng).unwrap(),
         families: Vec::new(),
         future_pods: true,
@@ -132,7 +143,7 @@ fn isolated(extra: impl FnOnce(&mut Policy)) -> World {
         key: ObjectKey::new(sluice_model::Kind::KubernetesNetworkPolicy, "a", "isolate"),
         tier: "default".into(),
         order: sluice_model::Order::KUBERNETES,
-        subject: sluice_model::Subject::Kubernetes(selector(Some(("app", "x"))).unwrap()),
+        subject: sluice_model::Subject::Kubernetes(selector(Some(("app", "x")))),
         ingress: Some(Vec::new()),
         egress: None,
         host: HostUse::Normal,
@@ -147,14 +158,15 @@ fn isolated(extra: impl FnOnce(&mut Policy)) -> World {
 fn deny_into_a(pods: Option<(&str, &str)>) -> Claim {
     Claim {
         name: "c".into(),
-        text: String::new(),
-        from: vec![Peer::Pods { namespaces: None, pods: None }],
-        to: vec![Peer::Pods {
+        namespace: "a".into(),
+        text: "".into(),
+        from: vec![ClaimEnd::Pods { namespaces: LabelSelector::default(), pods: LabelSelector::default() }],
+        to: vec![ClaimEnd::Pods {
             namespaces: selector(Some(("kubernetes.io/metadata.name", "a"))),
             pods: selector(pods),
         }],
         ports: Vec::new(),
-        expect: Expectation::Deny,
+        expect: Expect::Deny,
         families: vec![Family::V4],
         future_pods: true,
         stated_reason: Vec::new(),
@@ -187,7 +199,7 @@ fn pods_that_no_policy_selects_yet_are_found() {
 fn namespaces_to_come_are_found() {
     use sluice_model::KubernetesPeer::Selectors;
     let open_to = |label| {
-        let peer = Selectors { pods: None, namespaces: selector(Some(label)) };
+        let peer = Selectors { pods: None, namespaces: Some(selector(Some(label))) };
         Snapshot::new(isolated(|policy| policy.ingress = Some(vec![rule(vec![peer], None)])))
     };
     // nobody is in a namespace with team=red now
@@ -196,9 +208,9 @@ fn namespaces_to_come_are_found() {
     assert!(witness.from.starts_with("a-future-namespace-2/a-future-pod"), "{witness}");
     // a namespace that exists keeps its labels
     let only_b = Claim {
-        from: vec![Peer::Pods {
+        from: vec![ClaimEnd::Pods {
             namespaces: selector(Some(("kubernetes.io/metadata.name", "b"))),
-            pods: None,
+            pods: LabelSelector::default(),
         }],
         ..deny_into_a(Some(("app", "x")))
     };
@@ -232,7 +244,7 @@ fn what_cannot_be_enumerated_is_named() {
     }
 
     let peers = (0..9).map(|n| KubernetesPeer::Selectors {
-        pods: selector(Some((&format!("k{n}"), "v"))),
+        pods: Some(selector(Some((&format!("k{n}"), "v")))),
         namespaces: None,
     });
     let world = isolated(|policy| policy.ingress = Some(vec![rule(peers.collect(), None)]));

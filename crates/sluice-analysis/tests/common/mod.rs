@@ -5,9 +5,10 @@
 use std::net::IpAddr;
 
 use sluice_addr::Protocol;
-use sluice_analysis::{Claim, Expectation, Peer, Snapshot};
-use sluice_kinds::{ClaimEnd, Expect, Limits, LoadedObject};
-use sluice_model::{Node, Object, ObjectDelta, PodKey, PortMatch, World};
+use sluice_analysis::Snapshot;
+use sluice_kinds::{Limits, LoadedObject};
+use sluice_model::{Node, Object, ObjectDelta, PodKey, World};
+use sluice_report::Claim;
 use sluice_selector::Labels;
 
 pub(crate) const OUTSIDE: &str = "203.0.113.10";
@@ -97,42 +98,5 @@ pub(crate) fn claims() -> Vec<Claim> {
 }
 
 pub(crate) fn claims_of(text: &str) -> Vec<Claim> {
-    load(text).iter().map(claim).collect()
-}
-
-fn claim(object: &LoadedObject) -> Claim {
-    let claim = sluice_kinds::read_claim(&object.value).unwrap();
-    let port = |port: &PortMatch| match port {
-        PortMatch::Any => None,
-        PortMatch::Range(range) => Some(*range),
-        PortMatch::Named(name) => panic!("named port {name}"),
-    };
-    Claim {
-        name: claim.name.clone(),
-        text: claim.text.to_string(),
-        from: claim.from.iter().map(peer).collect(),
-        to: claim.to.iter().map(peer).collect(),
-        ports: claim.ports.iter().map(|p| (p.protocol, port(&p.port))).collect(),
-        expect: match claim.expect {
-            Expect::Allow => Expectation::Allow,
-            Expect::Deny => Expectation::Deny,
-            Expect::AllowOnly => Expectation::AllowOnly,
-            Expect::ReachOnly => Expectation::ReachOnly,
-        },
-        families: claim.families.clone(),
-        future_pods: claim.future_pods,
-        stated_reason: claim.stated_reason.clone(),
-    }
-}
-
-fn peer(end: &ClaimEnd) -> Peer {
-    match end {
-        ClaimEnd::Pods { namespaces, pods } => {
-            Peer::Pods { namespaces: Some(namespaces.clone()), pods: Some(pods.clone()) }
-        }
-        ClaimEnd::Cidr { cidr, except } => Peer::Addresses { cidr: *cidr, except: except.clone() },
-        ClaimEnd::Outside => Peer::Outside,
-        ClaimEnd::Nodes(selector) => Peer::Nodes(selector.clone()),
-        ClaimEnd::Service { namespace, name } => Peer::Service(namespace.clone(), name.clone()),
-    }
+    load(text).iter().map(|object| sluice_kinds::read_claim(&object.value).unwrap()).collect()
 }

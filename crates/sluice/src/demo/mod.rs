@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use sluice_addr::{Family, Flow, Protocol, Transport};
-use sluice_analysis::{Claim, Sample, Snapshot, judge_claim, judge_samples, samples};
+use sluice_analysis::{Sample, Snapshot, judge_claim, judge_samples, samples};
 use sluice_model::World;
-use sluice_report::{ClaimReport, ClaimState, Observation, Probe, Truths};
+use sluice_report::{Claim, ClaimReport, ClaimState, Observation, Probe, Truths};
 
 use crate::args::{Demo, Output};
 use crate::exit::Exit;
@@ -209,7 +209,7 @@ fn report(
     }
     Ok(ClaimReport {
         id: claim.name.to_string(),
-        text: claim.text.clone(),
+        text: claim.text.to_string(),
         variant: VARIANTS[variant].name.into(),
         expected: Some(expected),
         truths: Truths { declared: Some(result.state), programmed: Some(programmed), observed },
