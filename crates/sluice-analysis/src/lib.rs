@@ -18,6 +18,7 @@ mod claim;
 mod ends;
 mod future;
 mod judge;
+mod lint;
 mod matrix;
 mod passage;
 mod portability;
@@ -29,6 +30,7 @@ mod transport;
 mod witness;
 
 pub use judge::judge_claim;
+pub use lint::{LintOptions, judges_presence, lint};
 pub use matrix::{Cell, Group, GroupId, Matrix, Members, PodAddress, SetId, Totals};
 pub use reach::{reachability, rows_between};
 pub use sample::{Sample, judge_samples, samples};

@@ -70,7 +70,7 @@ codes! {
     SL1021 Warning Programmed "egress is isolated without DNS";
     SL1022 Warning Programmed "the port is a Service's port, the pods listen elsewhere";
     SL1024 Warning Programmed "the rule says TCP, the pods serve the port by another protocol";
-    SL1025 Warning Programmed "endPort equals port";
+    SL1025 Warning Programmed "a port range says nothing, or everything";
     SL1033 Warning Programmed "the CIDR is the address of a pod";
     SL1034 Warning Programmed "the CIDR holds Service addresses, which no rule ever sees";
     SL1036 Warning Programmed "everywhere is named in one family, the pods have both";
