@@ -9,7 +9,8 @@ use sluice_model::World;
 
 use crate::pick::{PORTS, address};
 
-/// A connection between addresses that matter to the world: pods', nodes', the edges of its sets, and others.
+/// A connection between addresses that matter to the world: pods', nodes', the edges of its sets, those of
+/// names and host endpoints, and others.
 pub fn random_flow(rng: &mut impl Rng, world: &World) -> Flow {
     let v6 = rng.random_bool(0.4);
     let known: Vec<IpAddr> = world
@@ -17,6 +18,8 @@ pub fn random_flow(rng: &mut impl Rng, world: &World) -> Flow {
         .values()
         .flat_map(|pod| pod.addresses.iter().copied())
         .chain(world.sets.values().flat_map(|set| &set.nets).flat_map(|net| [net.first(), net.last()]))
+        .chain(world.names.values().flat_map(|name| name.addresses.iter().copied()))
+        .chain(world.host_endpoints.values().flat_map(|host| host.expected_addresses.iter().copied()))
         .filter(|address| address.is_ipv6() == v6)
         .collect();
     let mut end = || match known.choose(rng) {

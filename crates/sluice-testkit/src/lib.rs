@@ -6,19 +6,23 @@
 //! ```
 //!
 //! Worlds are small and crowded on purpose: few names, labels, addresses and ports, so that rules meet, policies overlap
-//! and addresses are contested. Every criterion of semantics 2 and 3 occurs. Objects are valid, or unreadable in the ways
-//! that reach the model; they are never what no API would store.
+//! and addresses are contested. Every criterion of semantics 2 to 4 occurs; [`Ingredients`] says which kinds do. Objects are
+//! valid, or unreadable in the ways that reach the model; they are never what no API would store.
 //!
 //! Invariants: everything is a function of the random numbers given, so that a seed reproduces a failure.
 #![forbid(unsafe_code)]
 
+mod cluster;
 pub mod e2e;
 mod flow;
+mod ingredients;
 pub mod notation;
 mod pick;
 mod policy;
 mod world;
 
+pub use cluster::{INTERFACES, random_cluster_policy};
 pub use flow::random_flow;
+pub use ingredients::Ingredients;
 pub use policy::{random_calico_policy, random_kubernetes_policy};
-pub use world::{deltas_of, random_delta, random_pod, random_world};
+pub use world::{deltas_of, random_delta, random_delta_of, random_pod, random_world, random_world_of};

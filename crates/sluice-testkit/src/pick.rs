@@ -77,6 +77,7 @@ pub(crate) fn outside_address(rng: &mut impl Rng, v6: bool) -> IpAddr {
 pub(crate) fn address(rng: &mut impl Rng, v6: bool) -> IpAddr {
     match rng.random_range(0..10) {
         0..6 => pod_address(rng, v6),
+        6 if !v6 && rng.random_bool(0.3) => IpAddr::from([10, 1, rng.random_range(1..=2), 0]),
         6 => node_address(rng.random_range(1..=2), v6),
         7 if v6 => IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1]),
         7 => IpAddr::from([224, 0, 0, 1]),

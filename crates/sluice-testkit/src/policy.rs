@@ -8,7 +8,7 @@ use sluice_addr::{Cidr, Family, PortRange, Protocol};
 use sluice_model::{
     Action, CalicoRule, Direction, EntityRule, HostUse, IcmpMatch, Kind, KubernetesPeer, KubernetesPort,
     NamespaceScope, ObjectKey, Order, Policy, PortMatch, Rule, RuleBody, RuleRef, ServiceAccountMatch,
-    Subject,
+    StagedAction, Subject,
 };
 
 use crate::pick::{
@@ -24,6 +24,7 @@ pub fn random_kubernetes_policy(rng: &mut impl Rng, policy_name: &str) -> Policy
         true => Kind::KubernetesNetworkPolicy,
         false => Kind::StagedKubernetesNetworkPolicy,
     };
+    let staged = staged_action(rng, kind);
     let key = ObjectKey::new(kind, name(rng, &NAMESPACES), policy_name);
     let rules = |rng: &mut _, direction| {
         let rules = some(rng, 2, |rng| kubernetes_rule(rng)).into_iter().enumerate();
@@ -37,7 +38,7 @@ pub fn random_kubernetes_policy(rng: &mut impl Rng, policy_name: &str) -> Policy
         ingress: maybe(rng, 0.7, |rng| rules(rng, Direction::Ingress)),
         egress: maybe(rng, 0.5, |rng| rules(rng, Direction::Egress)),
         host: HostUse::Normal,
-        staged: None,
+        staged,
         position: None,
         key: key.clone(),
     }
@@ -57,6 +58,7 @@ pub fn random_calico_policy(rng: &mut impl Rng, policy_name: &str) -> Policy {
         Kind::StagedNetworkPolicy,
     ];
     let kind = *kinds.choose(rng).expect("there are kinds");
+    let staged = staged_action(rng, kind);
     let namespaced = matches!(kind, Kind::NetworkPolicy | Kind::StagedNetworkPolicy);
     let namespace = if namespaced { name(rng, &NAMESPACES) } else { "".into() };
     let key = ObjectKey::new(kind, namespace, policy_name);
@@ -77,13 +79,26 @@ pub fn random_calico_policy(rng: &mut impl Rng, policy_name: &str) -> Policy {
         ingress: maybe(rng, 0.7, |rng| rules(rng, Direction::Ingress)),
         egress: maybe(rng, 0.6, |rng| rules(rng, Direction::Egress)),
         host: HostUse::Normal,
-        staged: None,
+        staged,
         position: None,
         key: key.clone(),
     }
 }
 
-fn reference(key: &ObjectKey, direction: Direction, index: usize) -> RuleRef {
+/// What a staged policy is staged for; nothing for enforced kinds.
+fn staged_action(rng: &mut impl Rng, kind: Kind) -> Option<StagedAction> {
+    let actions = [
+        StagedAction::Set,
+        StagedAction::Set,
+        StagedAction::Learn,
+        StagedAction::Delete,
+        StagedAction::Ignore,
+    ];
+    let action = *actions.choose(rng).expect("there are actions");
+    kind.staged_for().map(|_| action)
+}
+
+pub(crate) fn reference(key: &ObjectKey, direction: Direction, index: usize) -> RuleRef {
     RuleRef { object: key.clone(), path: format!("spec.{direction}[{index}]").into(), position: None }
 }
 

@@ -5,29 +5,39 @@ use std::sync::Arc;
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
-use sluice_addr::Protocol;
+use sluice_addr::{Cidr, Protocol};
 use sluice_model::{
-    EndpointSlice, Kind, NamedPort, Namespace, NetworkSet, Node, Object, ObjectDelta, ObjectKey, Order, Pod,
-    PodKey, Service, ServiceAccount, ServicePort, SliceEndpoint, SlicePort, Tier, TierDefault, World,
+    EndpointSlice, HostUse, Kind, NamedPort, Namespace, NetworkSet, Node, Object, ObjectDelta, ObjectKey,
+    Order, Pod, PodKey, Policy, Service, ServiceAccount, ServicePort, SliceEndpoint, SlicePort, StagedAction,
+    Tier, TierDefault, World,
 };
 use sluice_selector::Labels;
 
+use crate::cluster::{
+    PROJECT_KEY, PROJECTS, random_cluster_policy, random_host_endpoint, random_isolation, random_name,
+};
+use crate::ingredients::Ingredients;
 use crate::pick::{
     ACCOUNTS, NAMESPACES, NODES, PORT_NAMES, PORTS, SERVICES, TIERS, address, cidr, labels, maybe, name,
     node_address, one, pod_address, some,
 };
 use crate::policy::{random_calico_policy, random_kubernetes_policy};
 
-/// A small world: two nodes, up to three namespaces, pods with one or two families, sets, tiers, Services and a handful
-/// of policies of every kind.
+/// A small world of the default ingredients: two nodes, up to three namespaces, pods with one or two families, sets,
+/// tiers, Services and a handful of policies of every kind.
 pub fn random_world(rng: &mut impl Rng) -> World {
+    random_world_of(rng, &Ingredients::default())
+}
+
+/// A small world of these ingredients.
+pub fn random_world_of(rng: &mut impl Rng, of: &Ingredients) -> World {
     let mut world = World::default();
     let mut add = |object| world.apply(ObjectDelta::Upsert(object));
     for node in 0..NODES.len() {
-        add(random_node(node));
+        add(random_node(rng, node, of));
     }
     for namespace in NAMESPACES {
-        maybe(rng, 0.85, |rng| add(random_namespace(rng, namespace)));
+        maybe(rng, 0.85, |rng| add(random_namespace(rng, namespace, of)));
     }
     some(rng, 3, |rng| add(random_account(rng)));
     some(rng, 2, |rng| add(random_tier(rng)));
@@ -39,13 +49,30 @@ pub fn random_world(rng: &mut impl Rng) -> World {
     some(rng, 2, |rng| add(random_service(rng)));
     some(rng, 3, |rng| add(random_slice(rng)));
     for number in 0..rng.random_range(1..=6) {
-        add(random_policy(rng, number));
+        add(random_policy(rng, number, of));
+    }
+    if of.names {
+        some(rng, 3, |rng| add(Object::ResolvedName(random_name(rng))));
+    }
+    if of.hosts {
+        for number in 0..rng.random_range(0..=3) {
+            add(Object::HostEndpoint(random_host_endpoint(rng, number)));
+        }
+    }
+    if of.projects && rng.random_bool(0.7) {
+        add(Object::ProjectIsolation(random_isolation(rng)));
     }
     world
 }
 
-/// A change that fits the world: mostly an object made, replaced or deleted, now and then one that changes nothing.
+/// A change that fits a world of the default ingredients: mostly an object made, replaced or deleted, now and then one
+/// that changes nothing.
 pub fn random_delta(rng: &mut impl Rng, world: &World) -> ObjectDelta {
+    random_delta_of(rng, world, &Ingredients::default())
+}
+
+/// A change that fits a world of these ingredients.
+pub fn random_delta_of(rng: &mut impl Rng, world: &World, of: &Ingredients) -> ObjectDelta {
     if rng.random_bool(0.3) {
         let deltas = deltas_of(world);
         match deltas.choose(rng) {
@@ -57,11 +84,14 @@ pub fn random_delta(rng: &mut impl Rng, world: &World) -> ObjectDelta {
         }
         return ObjectDelta::Delete(ObjectKey::new(Kind::Pod, "a", "absent"));
     }
-    ObjectDelta::Upsert(match rng.random_range(0..20) {
-        0 => random_node(rng.random_range(0..NODES.len())),
+    ObjectDelta::Upsert(match rng.random_range(0..24) {
+        0 => {
+            let node = rng.random_range(0..NODES.len());
+            random_node(rng, node, of)
+        }
         1..3 => {
             let namespace = one(rng, &NAMESPACES);
-            random_namespace(rng, namespace)
+            random_namespace(rng, namespace, of)
         }
         3 => random_account(rng),
         4 => random_tier(rng),
@@ -72,25 +102,22 @@ pub fn random_delta(rng: &mut impl Rng, world: &World) -> ObjectDelta {
         }
         12 => random_service(rng),
         13..15 => random_slice(rng),
+        15..17 if of.names => Object::ResolvedName(random_name(rng)),
+        17 if of.hosts => {
+            let number = rng.random_range(0..3);
+            Object::HostEndpoint(random_host_endpoint(rng, number))
+        }
+        18 if of.projects => Object::ProjectIsolation(random_isolation(rng)),
         _ => {
             let number = rng.random_range(0..6);
-            random_policy(rng, number)
+            random_policy(rng, number, of)
         }
     })
 }
 
 /// The upserts that make the world, kind by kind.
 pub fn deltas_of(world: &World) -> Vec<ObjectDelta> {
-    let objects = world.nodes.values().cloned().map(Object::Node);
-    let objects = objects.chain(world.namespaces.values().cloned().map(Object::Namespace));
-    let objects = objects.chain(world.service_accounts.values().cloned().map(Object::ServiceAccount));
-    let objects = objects.chain(world.tiers.values().cloned().map(Object::Tier));
-    let objects = objects.chain(world.sets.values().cloned().map(Object::NetworkSet));
-    let objects = objects.chain(world.services.values().cloned().map(Object::Service));
-    let objects = objects.chain(world.slices.values().cloned().map(Object::EndpointSlice));
-    let objects = objects.chain(world.pods.values().cloned().map(Object::Pod));
-    let objects = objects.chain(world.policies.values().cloned().map(Object::Policy));
-    objects.map(ObjectDelta::Upsert).collect()
+    world.objects().into_iter().map(ObjectDelta::Upsert).collect()
 }
 
 /// A pod with this name in a random namespace; its state is random too.
@@ -125,27 +152,63 @@ pub fn random_pod(rng: &mut impl Rng, pod_name: &str) -> Pod {
     }
 }
 
-fn random_policy(rng: &mut impl Rng, number: usize) -> Object {
+fn random_policy(rng: &mut impl Rng, number: usize, of: &Ingredients) -> Object {
     let policy_name = format!("policy-{number}");
-    Object::Policy(Arc::new(match rng.random_bool(0.4) {
+    let cluster = of.cluster_policies && rng.random_bool(0.3);
+    let mut policy = match rng.random_bool(0.4) {
+        _ if cluster => random_cluster_policy(rng, &policy_name),
         true => random_kubernetes_policy(rng, &policy_name),
         false => random_calico_policy(rng, &policy_name),
-    }))
+    };
+    if of.hosts && matches!(policy.key.kind, Kind::GlobalNetworkPolicy | Kind::StagedGlobalNetworkPolicy) {
+        policy.host = random_host_use(rng, &mut policy);
+    }
+    if !of.staging && policy.staged.is_some() {
+        policy.staged = Some(StagedAction::Set);
+    }
+    Object::Policy(Arc::new(policy))
 }
 
-fn random_node(node: usize) -> Object {
+/// A preDNAT policy has no egress (semantics 3.2).
+fn random_host_use(rng: &mut impl Rng, policy: &mut Policy) -> HostUse {
+    match rng.random_range(0..8) {
+        0..3 => HostUse::Forward,
+        3 => HostUse::Untracked,
+        4 => {
+            policy.egress = None;
+            HostUse::PreDnat
+        }
+        _ => HostUse::Normal,
+    }
+}
+
+fn random_node(rng: &mut impl Rng, node: usize, of: &Ingredients) -> Object {
     let number = u8::try_from(node + 1).expect("few nodes");
-    Object::Node(Node {
-        name: NODES[node].into(),
-        labels: Labels::default(),
-        addresses: vec![node_address(number, false), node_address(number, true)],
-        pod_cidrs: Vec::new(),
-    })
+    let mut addresses = vec![node_address(number, false), node_address(number, true)];
+    let mut pod_cidrs = Vec::new();
+    if of.node_details && rng.random_bool(0.5) {
+        let overlay = IpAddr::from([10, 1, number, 0]);
+        pod_cidrs.push(Cidr::new(overlay, 24).expect("24 bits fit"));
+        addresses.push(overlay);
+    }
+    let labels = if of.node_details { labels(rng) } else { Labels::default() };
+    Object::Node(Node { name: NODES[node].into(), labels, addresses, pod_cidrs })
 }
 
-fn random_namespace(rng: &mut impl Rng, namespace: &str) -> Object {
-    let labels = labels(rng).with("kubernetes.io/metadata.name", namespace);
-    Object::Namespace(Namespace { name: namespace.into(), labels, annotations: Labels::default() })
+fn random_namespace(rng: &mut impl Rng, namespace: &str, of: &Ingredients) -> Object {
+    let mut labels = labels(rng).with("kubernetes.io/metadata.name", namespace);
+    let mut annotations = Labels::default();
+    if of.projects {
+        let project = name(rng, &PROJECTS);
+        if rng.random_bool(0.8) {
+            labels = labels.with(PROJECT_KEY, project.clone());
+        }
+        if rng.random_bool(0.5) {
+            let said = if rng.random_bool(0.8) { project } else { name(rng, &PROJECTS) };
+            annotations = annotations.with(PROJECT_KEY, format!("c-1:{said}"));
+        }
+    }
+    Object::Namespace(Namespace { name: namespace.into(), labels, annotations })
 }
 
 fn random_account(rng: &mut impl Rng) -> Object {
