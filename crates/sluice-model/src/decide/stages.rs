@@ -10,6 +10,7 @@
 //! destination before translation; failsafes before these two do too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::{Flow, Protocol, Transport};
@@ -209,11 +210,17 @@ impl<'a> Journey<'a> {
         let own = self.world.host_endpoints.values().filter(|endpoint| endpoint.node == *node);
         let mut by_name: BTreeMap<&Arc<str>, &HostEndpoint> = BTreeMap::new();
         let mut sides = Vec::new();
+        // An address leads to the first HostEndpoint that names it, so a later one needs one of its own.
+        let mut by_address: BTreeSet<IpAddr> = BTreeSet::new();
         for endpoint in own {
             match &endpoint.interface {
                 InterfaceMatch::Named(name) => drop(by_name.entry(name).or_insert(endpoint)),
                 InterfaceMatch::ByAddress => {
-                    sides.push(Side::Interface { name: None, endpoint: Some(endpoint) });
+                    let before = by_address.len();
+                    by_address.extend(&endpoint.expected_addresses);
+                    if by_address.len() > before {
+                        sides.push(Side::Interface { name: None, endpoint: Some(endpoint) });
+                    }
                 }
                 InterfaceMatch::Every => {}
             }

@@ -71,7 +71,7 @@ pub(crate) fn decision(world: &World, question: &str) -> Decision {
     decide(world, flow)
 }
 
-fn flows(world: &World, question: &str) -> Vec<Flow> {
+pub(crate) fn flows(world: &World, question: &str) -> Vec<Flow> {
     let (head, destination) =
         question.split_once(" -> ").unwrap_or_else(|| panic!("no arrow in {question:?}"));
     let (transport, source) = head.trim().split_once(' ').unwrap();
