@@ -51,9 +51,13 @@ pub(crate) fn compose(stages: &[Stage], profile: &Outcome, family: Family) -> Po
             }
         }
         for (rect, outcome) in decided {
-            rows.extend(
-                matches(protocol, family, &rect).map(|transport| Row { transport, outcome: outcome.clone() }),
-            );
+            for transport in matches(protocol, family, &rect) {
+                // Of a rectangle of types and codes that is written as several boxes, one may be decided already.
+                let is_box = matches!(transport, TransportMatch::Icmp { .. });
+                if !is_box || !rows.iter().any(|row: &Row| row.transport.covers(&transport)) {
+                    rows.push(Row { transport, outcome: outcome.clone() });
+                }
+            }
         }
         if last != otherwise {
             rows.push(Row { transport: TransportMatch::Protocol(protocol), outcome: last });

@@ -91,6 +91,22 @@ fn ports_that_cover_a_protocol_together_are_the_protocol() {
     );
 }
 
+/// Found by random worlds: a rectangle with a hole is written as two boxes, and an earlier row has decided one of them.
+#[test]
+fn boxes_of_icmp_that_are_decided_are_left_out() {
+    let icmp = |codes: &str| {
+        let codes = codes.parse().expect("codes as text");
+        Transports::rect(Protocol::ICMP, Rect { first: PortSet::from(3), second: codes })
+    };
+    let steps = vec![step(Action::Allow, 0, icmp("0")), step(Action::Deny, 1, icmp("0,2-255"))];
+    assert_eq!(
+        text(&[stage("one", TierDefault::Pass, steps)]),
+        "  ICMP type 3 code 0 allow: GlobalNetworkPolicy p rule 0\n  \
+           ICMP type 3 code 2-255 deny: GlobalNetworkPolicy p rule 1\n  \
+           otherwise allow: profile kns\n"
+    );
+}
+
 /// The law, literally: tier by tier, rule by rule.
 fn law(stages: &[Stage], protocol: Protocol, first: u16, second: u16) -> Outcome {
     for stage in stages {
