@@ -9,7 +9,7 @@
 //! and addresses are contested. Every criterion of semantics 2 to 4 occurs; [`Ingredients`] says which kinds do. Objects are
 //! valid, or unreadable in the ways that reach the model; they are never what no API would store.
 //!
-//! Invariants: everything is a function of the random numbers given, so that a seed reproduces a failure.
+//! Invariants: everything but [`Seeds`] is a function of the random numbers given, so that a seed reproduces a failure.
 #![forbid(unsafe_code)]
 
 mod cluster;
@@ -19,10 +19,12 @@ mod ingredients;
 pub mod notation;
 mod pick;
 mod policy;
+mod seeds;
 mod world;
 
 pub use cluster::{INTERFACES, random_cluster_policy};
 pub use flow::random_flow;
 pub use ingredients::Ingredients;
 pub use policy::{random_calico_policy, random_kubernetes_policy};
+pub use seeds::Seeds;
 pub use world::{deltas_of, random_delta, random_delta_of, random_pod, random_world, random_world_of};
