@@ -26,6 +26,7 @@ mod reach;
 mod reason;
 mod sample;
 mod snapshot;
+pub mod suggest;
 mod transport;
 mod witness;
 

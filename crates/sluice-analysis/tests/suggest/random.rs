@@ -1,0 +1,109 @@
+//! Random objects: a suggestion does what was asked, and what else it does is said.
+
+use std::net::IpAddr;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use sluice_addr::Flow;
+use sluice_analysis::suggest::{Change, Suggestion, suggest_for_flow};
+use sluice_model::{World, decide};
+use sluice_testkit::{random_flow, random_world};
+
+use crate::{applied, reads_back, snapshot};
+
+const WORLDS: u64 = 200;
+const FLOWS: usize = 12;
+const OTHERS: usize = 60;
+
+/// The first seed: another one in every run, or the one to be replayed.
+fn first_seed() -> u64 {
+    let seed = std::env::var("SLUICE_SEED").ok().and_then(|seed| seed.parse().ok());
+    seed.unwrap_or_else(|| rand::rng().random_range(0..1 << 40))
+}
+
+#[test]
+fn denied_flows_are_opened_and_every_other_change_is_listed() {
+    let first = first_seed();
+    println!("SLUICE_SEED={first}");
+    let (mut opened, mut none, mut others) = (0, 0, 0);
+    for seed in first..first + WORLDS {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let world = random_world(rng);
+        let before = snapshot(&world);
+        for _ in 0..FLOWS {
+            let flow = random_flow(rng, &world);
+            let decision = decide(&world, &flow);
+            if decision.is_allowed() || decision.shortcut.is_some() {
+                continue;
+            }
+            let advice = suggest_for_flow(&before, &flow);
+            let [suggestion] = advice.alternatives.as_slice() else {
+                none += 1;
+                continue;
+            };
+            opened += 1;
+            let after = applied(&world, suggestion);
+            assert!(decide(&after, &flow).is_allowed(), "seed {seed}: {flow}\n{}", suggestion.yaml());
+            let kinds: Vec<_> = suggestion.policies.iter().map(|own| own.policy.key.kind).collect();
+            if !kinds.contains(&sluice_model::Kind::KubernetesClusterNetworkPolicy) {
+                reads_back(suggestion);
+            }
+            others += check_others(rng, &world, &after, &flow, suggestion, seed);
+        }
+    }
+    // most denials can be opened; the rest are of contested addresses and ports that no rule can name
+    assert!(opened > 2 * none && opened > 100, "opened {opened}, none {none}");
+    assert!(others > 0, "no change beside the flow was ever seen");
+}
+
+/// Is this the name of an end with this address? Outside addresses are listed by one of their class.
+fn may_be(world: &World, name: &str, address: IpAddr) -> bool {
+    let owners: Vec<String> = world
+        .pods
+        .values()
+        .filter(|pod| pod.live_addresses().contains(&address))
+        .map(|pod| pod.key.to_string())
+        .collect();
+    if owners.is_empty() {
+        name.starts_with("outside") || name.starts_with("node")
+    } else {
+        owners.iter().any(|o| o == name)
+    }
+}
+
+/// Any other connection whose verdict differs is opened by a rule of the suggestion for the same port, or the changes say that
+/// it is closed. Returns how many differ.
+fn check_others(
+    rng: &mut StdRng,
+    before: &World,
+    after: &World,
+    asked: &Flow,
+    suggestion: &Suggestion,
+    seed: u64,
+) -> usize {
+    let mut differ = 0;
+    for _ in 0..OTHERS {
+        let mut flow = random_flow(rng, before);
+        if rng.random_bool(0.5) {
+            flow.transport = asked.transport;
+        }
+        let (old, new) = (decide(before, &flow), decide(after, &flow));
+        // a contested address that speaks to itself is no pair of ends
+        if old.is_allowed() == new.is_allowed() || flow.source == flow.destination {
+            continue;
+        }
+        differ += 1;
+        let context = || format!("seed {seed}: asked {asked}, differs {flow}\n{}\n{new}", suggestion.yaml());
+        if new.is_allowed() {
+            assert_eq!(flow.protocol(), asked.protocol(), "{}", context());
+            assert_eq!(flow.destination_port(), asked.destination_port(), "{}", context());
+        }
+        let is_listed = |change: &Change| {
+            let side = if new.is_allowed() { &change.opened } else { &change.closed };
+            let ends = [(&change.from, flow.source), (&change.to, flow.destination)];
+            !side.is_empty() && ends.iter().all(|(name, address)| may_be(before, name, *address))
+        };
+        assert!(suggestion.changes.iter().any(is_listed), "{}\n{:#?}", context(), suggestion.changes);
+    }
+    differ
+}
