@@ -57,12 +57,14 @@ pub(super) fn changes(before: &Snapshot, after: &Snapshot, touched: &BTreeSet<Po
                 if old == new {
                     continue;
                 }
-                let (opened, closed) = (new.subtract(&old), old.subtract(&new));
-                let example = |set: &TransportSet| {
+                // shown as policies have it: packets with a rule of their own (semantics 1.7) would only clutter it
+                let admitted = (before.admitted(from, to), after.admitted(from, to));
+                let (opened, closed) = (admitted.1.subtract(&admitted.0), admitted.0.subtract(&admitted.1));
+                let example = |set: TransportSet| {
                     let transport = set.example(after.preferred_ports())?;
                     Some(Flow { source: from.address, destination: to.address, transport })
                 };
-                let (shows_opened, shows_closed) = (example(&opened), example(&closed));
+                let (shows_opened, shows_closed) = (example(new.subtract(&old)), example(old.subtract(&new)));
                 for from in names(after, sources) {
                     for to in names(after, targets) {
                         let row = rows.entry((from.clone(), to, family)).or_insert_with(|| Row::new(family));

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sluice_addr::{Cidr, Family, PortRange, Protocol};
+use sluice_addr::{Family, PortRange, Protocol};
 use sluice_model::{Action, Direction, Pod, World};
 use sluice_report::ClaimState;
 use sluice_selector::LabelSelector;
 
 use super::advice::{Advice, Suggestion, Work};
-use super::draft::{Draft, DraftRule, Form, NAMESPACE_NAME, Peer, PodSet, Ports, Scope};
+use super::draft::{Draft, DraftRule, Form, NAMESPACE_NAME, Peer, PodSet, Ports, Scope, whole};
 use super::opening::{Denial, Opening, denial, object_name, open};
-use super::surroundings::{backends, cluster_addresses, families, node_blocks, outside};
+use super::surroundings::{backends, families, node_blocks, outside, outside_now};
 use super::workload::{named, siblings};
 use crate::claim::{self, Claim, Expectation};
 use crate::judge::state_of;
@@ -39,7 +39,9 @@ pub fn suggest_for_claim(snapshot: &Snapshot, claim: &Claim) -> Advice {
                 let work = applied(snapshot, drafts)?;
                 let state = state_of(&work.snapshot(), claim);
                 match state {
-                    ClaimState::Holds => Some(work.finish(purpose(claim))),
+                    ClaimState::Holds => {
+                        Some(work.finish(purpose(claim))).filter(|suggestion| suggestion.opens().count() == 0)
+                    }
                     ClaimState::Vacuous => opened(work, &listed, claim),
                     ClaimState::Fails | ClaimState::Undecided => None,
                 }
@@ -58,6 +60,21 @@ pub fn suggest_for_claim(snapshot: &Snapshot, claim: &Claim) -> Advice {
         )],
     };
     Advice { alternatives, notes }
+}
+
+/// Does the claim hold now? If that is certain for present pods only, a warning says so.
+fn settled(after: &Snapshot, claim: &Claim) -> Option<Option<String>> {
+    let result = judge_claim(after, claim);
+    if result.state.holds() {
+        return Some(None);
+    }
+    let present = Claim { future_pods: false, ..claim.clone() };
+    (result.state == ClaimState::Undecided && state_of(after, &present).holds()).then(|| {
+        Some(format!(
+            "it holds for the pods that exist; for pods to come it is undecided: {}",
+            result.missing.join("; ")
+        ))
+    })
 }
 
 fn purpose(claim: &Claim) -> String {
@@ -184,7 +201,9 @@ fn peers(world: &World, ends: &[claim::Peer], claim: &Claim) -> Vec<Peer> {
             claim::Peer::Addresses { cidr, except } => {
                 peers.push(Peer::Block { cidr: *cidr, except: except.clone() });
             }
-            claim::Peer::Outside => peers.extend(outside(world, &families)),
+            claim::Peer::Outside => {
+                peers.extend(outside_now(world, &families).unwrap_or_else(|| outside(world, &families)));
+            }
             claim::Peer::Nodes(labels) => peers.extend(node_blocks(world, labels)),
             claim::Peer::Service(namespace, name) => {
                 for pod in backends(world, namespace, name) {
@@ -230,11 +249,13 @@ fn pod_set(end: &claim::Peer) -> Option<PodSet> {
 fn closed(snapshot: &Snapshot, claim: &Claim) -> Vec<Suggestion> {
     let mut found = Vec::new();
     for drafts in closings(snapshot.world(), claim) {
-        let Some(work) = applied(snapshot, drafts) else { continue };
+        let Some(mut work) = applied(snapshot, drafts) else { continue };
         let after = work.snapshot();
-        if state_of(&after, claim).holds() {
-            found.push(work.finish_with(&after, purpose(claim)));
-        }
+        let Some(doubt) = settled(&after, claim) else { continue };
+        doubt.into_iter().for_each(|doubt| work.warn(doubt));
+        let suggestion = work.finish_with(&after, purpose(claim));
+        // a Pass that stands before other denials opens what they deny
+        found.extend(Some(suggestion).filter(|suggestion| suggestion.opens().count() == 0));
     }
     found
 }
@@ -262,7 +283,7 @@ fn closings(world: &World, claim: &Claim) -> Vec<Vec<Draft>> {
             Draft::of(Form::Kubernetes, name(claim, *direction), subject, *direction, rules.clone())
         });
         ways.push(isolation.collect());
-        let rules = denying_rules(world, claim, &others, *direction);
+        let rules = denying_rules(world, claim, other);
         for form in [
             Form::Cluster { admin: true, priority: 0 },
             Form::Calico { tier: "kube-admin".into(), order: Some(0.0) },
@@ -323,41 +344,36 @@ fn isolating_rules(claim: &Claim, others: &[Peer]) -> Vec<DraftRule> {
 }
 
 /// Rules that deny what the claim forbids and leave everything else to later tiers.
-fn denying_rules(world: &World, claim: &Claim, others: &[Peer], direction: Direction) -> Vec<DraftRule> {
-    let rule = |action, peers: &[Peer], ports| DraftRule { action, peers: Some(peers.to_vec()), ports };
-    match claim.expect {
-        Expectation::Allow | Expectation::Deny => vec![rule(Action::Deny, others, ports(claim))],
-        Expectation::AllowOnly => {
-            vec![rule(Action::Pass, others, ports(claim)), rule(Action::Deny, others, None)]
-        }
-        Expectation::ReachOnly => {
-            let reaches_outside = claim.to.iter().any(|end| matches!(end, claim::Peer::Outside));
-            let kept: Vec<Peer> = others.iter().filter(|peer| !is_outside(world, peer)).cloned().collect();
-            let mut rules = Vec::new();
-            if !kept.is_empty() {
-                rules.push(rule(Action::Pass, &kept, None));
-            }
-            let everyone = Peer::Pods(PodSet {
-                scope: Scope::Matching(LabelSelector::all()),
-                pods: LabelSelector::all(),
-            });
-            let forbidden: Vec<Peer> = match (reaches_outside, direction) {
-                (true, _) => {
-                    let inside = cluster_addresses(world).to_cidrs();
-                    let blocks = inside.into_iter().map(|cidr| Peer::Block { cidr, except: Vec::new() });
-                    [everyone].into_iter().chain(blocks).collect()
-                }
-                (false, _) => {
-                    [Cidr::ALL_V4, Cidr::ALL_V6].map(|cidr| Peer::Block { cidr, except: Vec::new() }).into()
-                }
-            };
-            rules.push(rule(Action::Deny, &forbidden, ports(claim)));
-            rules
-        }
+fn denying_rules(world: &World, claim: &Claim, ends: &[claim::Peer]) -> Vec<DraftRule> {
+    let (outside, named): (Vec<_>, Vec<_>) =
+        ends.iter().cloned().partition(|end| matches!(end, claim::Peer::Outside));
+    let named = peers(world, &named, claim);
+    let every_pod = PodSet { scope: Scope::Matching(LabelSelector::all()), pods: LabelSelector::all() };
+    let mut inside = vec![Peer::Pods(every_pod)];
+    inside.extend(node_blocks(world, &LabelSelector::all()));
+    let everywhere = |families: &[Family]| -> Vec<Peer> {
+        families.iter().map(|family| Peer::Block { cidr: whole(*family), except: Vec::new() }).collect()
+    };
+    let rule = |action, peers: &[Peer], ports| {
+        let peers = Some(peers.to_vec()).filter(|peers| !peers.is_empty());
+        peers.map(|peers| DraftRule { action, peers: Some(peers), ports })
+    };
+    if claim.expect == Expectation::ReachOnly {
+        let forbidden = if outside.is_empty() { everywhere(&Family::BOTH) } else { inside };
+        let rules = [rule(Action::Pass, &named, None), rule(Action::Deny, &forbidden, ports(claim))];
+        return rules.into_iter().flatten().collect();
     }
-}
-
-/// One of the peers that stand for everything outside.
-fn is_outside(world: &World, peer: &Peer) -> bool {
-    outside(world, &Family::BOTH).contains(peer)
+    let close = |peers: &[Peer]| match claim.expect {
+        Expectation::AllowOnly => [rule(Action::Pass, peers, ports(claim)), rule(Action::Deny, peers, None)],
+        Expectation::Allow | Expectation::Deny | Expectation::ReachOnly => {
+            [rule(Action::Deny, peers, ports(claim)), None]
+        }
+    };
+    let mut rules = close(&named).to_vec();
+    if !outside.is_empty() {
+        // what is inside is told by labels, so that pods to come are not taken for the outside
+        rules.push(rule(Action::Pass, &inside, None));
+        rules.extend(close(&everywhere(&asked(world, claim))));
+    }
+    rules.into_iter().flatten().collect()
 }

@@ -15,6 +15,8 @@ const SYSTEM: &str = "kube-system";
 const NODE_LOCAL_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 10));
 /// More excepted addresses than this are written as the blocks that hold them.
 const SINGLE_ADDRESSES: usize = 16;
+/// Most exceptions that one block is written with.
+const EXCEPTIONS: usize = 64;
 
 /// Whom and what to ask for names.
 pub(super) struct Dns {
@@ -102,6 +104,18 @@ pub(super) fn outside(world: &World, families: &[Family]) -> Vec<Peer> {
     families.iter().map(block).collect()
 }
 
+/// Everything that belongs to no pod and no node now, one peer for each family; `None` where that takes too many exceptions.
+pub(super) fn outside_now(world: &World, families: &[Family]) -> Option<Vec<Peer>> {
+    let pods = world.pods.values().filter(|pod| !pod.finished).flat_map(|pod| &pod.addresses);
+    let nodes = world.nodes.values().flat_map(|node| &node.addresses);
+    let inside = AddrSet::from_cidrs(pods.chain(nodes).map(|address| Cidr::host(*address)));
+    let block = |family: &Family| {
+        let except = inside.of_family(*family).to_cidrs();
+        (except.len() <= EXCEPTIONS).then_some(Peer::Block { cidr: whole(*family), except })
+    };
+    families.iter().map(block).collect()
+}
+
 /// The families that the cluster's pods and nodes have; both if none is known.
 pub(super) fn families(world: &World) -> Vec<Family> {
     let inside = cluster_addresses(world);
@@ -110,11 +124,17 @@ pub(super) fn families(world: &World) -> Vec<Family> {
     if present.is_empty() { Family::BOTH.to_vec() } else { present }
 }
 
-/// The addresses of nodes as blocks.
+/// The addresses of nodes as blocks; those of pods that use their node's network are among them.
 pub(super) fn node_blocks(world: &World, labels: &LabelSelector) -> Vec<Peer> {
-    let nodes = world.nodes.values().filter(|node| labels.matches(&node.labels));
-    let addresses =
-        AddrSet::from_cidrs(nodes.flat_map(|node| &node.addresses).map(|address| Cidr::host(*address)));
+    let matching = |name: &Arc<str>| match world.nodes.get(name) {
+        Some(node) => labels.matches(&node.labels),
+        // of a node that is known only from its pods no label is known
+        None => labels.is_all(),
+    };
+    let nodes = world.nodes.values().filter(|node| matching(&node.name)).flat_map(|node| &node.addresses);
+    let pods = world.pods.values().filter(|pod| pod.host_network && !pod.finished);
+    let pods = pods.filter(|pod| pod.node.as_ref().is_some_and(matching)).flat_map(|pod| &pod.addresses);
+    let addresses = AddrSet::from_cidrs(nodes.chain(pods).map(|address| Cidr::host(*address)));
     addresses.to_cidrs().into_iter().map(|cidr| Peer::Block { cidr, except: Vec::new() }).collect()
 }
 
