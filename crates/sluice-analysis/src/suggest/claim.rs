@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sluice_addr::{Family, PortRange, Protocol};
-use sluice_model::{Action, Direction, Pod, World};
-use sluice_report::ClaimState;
+use sluice_model::{Action, Direction, Pod, PortMatch, World};
+use sluice_report::{Claim, ClaimEnd, ClaimPort, ClaimState, Expect};
 use sluice_selector::LabelSelector;
 
 use super::advice::{Advice, Suggestion, Work};
@@ -13,7 +13,6 @@ use super::draft::{Draft, DraftRule, Form, NAMESPACE_NAME, Peer, PodSet, Ports, 
 use super::opening::{Denial, Opening, denial, object_name, open};
 use super::surroundings::{backends, families, node_blocks, outside, outside_now};
 use super::workload::{named, siblings};
-use crate::claim::{self, Claim, Expectation};
 use crate::judge::state_of;
 use crate::judge_claim;
 use crate::snapshot::Snapshot;
@@ -25,15 +24,15 @@ const MOST_POLICIES: usize = 24;
 /// none was found; then a note says why.
 pub fn suggest_for_claim(snapshot: &Snapshot, claim: &Claim) -> Advice {
     let result = judge_claim(snapshot, claim);
-    let nothing_listed = claim.expect == Expectation::AllowOnly && result.state == ClaimState::Vacuous;
+    let nothing_listed = claim.expect == Expect::AllowOnly && result.state == ClaimState::Vacuous;
     if result.state.holds() && !nothing_listed {
         return Advice::none(format!("the claim {} already: {}", result.state, result.reason));
     }
     let mut alternatives: Vec<Suggestion> = match claim.expect {
-        Expectation::Allow => opened(Work::new(snapshot), claim, claim).into_iter().collect(),
-        Expectation::Deny | Expectation::ReachOnly => closed(snapshot, claim),
-        Expectation::AllowOnly => {
-            let listed = Claim { expect: Expectation::Allow, ..claim.clone() };
+        Expect::Allow => opened(Work::new(snapshot), claim, claim).into_iter().collect(),
+        Expect::Deny | Expect::ReachOnly => closed(snapshot, claim),
+        Expect::AllowOnly => {
+            let listed = Claim { expect: Expect::Allow, ..claim.clone() };
             let closings = if nothing_listed { vec![Vec::new()] } else { closings(snapshot.world(), claim) };
             let open = |drafts: Vec<Draft>| {
                 let work = applied(snapshot, drafts)?;
@@ -139,12 +138,10 @@ fn opening(before: &Snapshot, now: &Snapshot, claim: &Claim, denial: &Denial) ->
     };
     let pod = world.pods.get(&denial.pod)?;
     let stated = own.iter().find_map(|peer| match peer {
-        claim::Peer::Pods { namespaces, pods } => {
-            let namespaces = namespaces.clone().unwrap_or_default();
-            let pods = pods.clone().unwrap_or_default();
+        ClaimEnd::Pods { namespaces, pods } => {
             let takes =
                 namespaces.matches(&world.namespace_labels(&pod.key.namespace)) && pods.matches(&pod.labels);
-            takes.then_some(pods)
+            takes.then(|| pods.clone())
         }
         _ => None,
     });
@@ -186,26 +183,29 @@ fn ports(claim: &Claim) -> Option<Vec<Ports>> {
         // policies name ports from 1; a claim about a whole protocol does not mean port 0
         protocol.has_ports().then(|| PortRange::new(1, u16::MAX).ok()).flatten()
     };
-    let all =
-        claim.ports.iter().map(|(protocol, range)| Ports::new(*protocol, range.or_else(|| every(*protocol))));
+    let all = claim.ports.iter().map(|ClaimPort { protocol, port }| match port {
+        PortMatch::Any => Ports::new(*protocol, every(*protocol)),
+        PortMatch::Range(range) => Ports::new(*protocol, Some(*range)),
+        PortMatch::Named(name) => Ports { name: Some(name.clone()), ..Ports::new(*protocol, None) },
+    });
     Some(all.collect())
 }
 
 /// The members of a claim's end as peers of a rule.
-fn peers(world: &World, ends: &[claim::Peer], claim: &Claim) -> Vec<Peer> {
+fn peers(world: &World, ends: &[ClaimEnd], claim: &Claim) -> Vec<Peer> {
     let families = asked(world, claim);
     let mut peers: Vec<Peer> = Vec::new();
     for end in ends {
         match end {
-            claim::Peer::Pods { .. } => peers.extend(pod_set(end).map(Peer::Pods)),
-            claim::Peer::Addresses { cidr, except } => {
+            ClaimEnd::Pods { .. } => peers.extend(pod_set(end).map(Peer::Pods)),
+            ClaimEnd::Cidr { cidr, except } => {
                 peers.push(Peer::Block { cidr: *cidr, except: except.clone() });
             }
-            claim::Peer::Outside => {
+            ClaimEnd::Outside => {
                 peers.extend(outside_now(world, &families).unwrap_or_else(|| outside(world, &families)));
             }
-            claim::Peer::Nodes(labels) => peers.extend(node_blocks(world, labels)),
-            claim::Peer::Service(namespace, name) => {
+            ClaimEnd::Nodes(labels) => peers.extend(node_blocks(world, labels)),
+            ClaimEnd::Service { namespace, name } => {
                 for pod in backends(world, namespace, name) {
                     peers.push(Peer::Pods(named(world, &siblings(world, pod)).set));
                 }
@@ -226,9 +226,8 @@ fn asked(world: &World, claim: &Claim) -> Vec<Family> {
 }
 
 /// Pods of a claim as a set; a selector that names one namespace is that namespace.
-fn pod_set(end: &claim::Peer) -> Option<PodSet> {
-    let claim::Peer::Pods { namespaces, pods } = end else { return None };
-    let namespaces = namespaces.clone().unwrap_or_default();
+fn pod_set(end: &ClaimEnd) -> Option<PodSet> {
+    let ClaimEnd::Pods { namespaces, pods } = end else { return None };
     let scope = match (namespaces.match_labels.len(), namespaces.match_expressions.is_empty()) {
         (1, true) => namespaces
             .match_labels
@@ -237,10 +236,7 @@ fn pod_set(end: &claim::Peer) -> Option<PodSet> {
             .map(|(_, name)| Scope::One(name.clone())),
         _ => None,
     };
-    Some(PodSet {
-        scope: scope.unwrap_or(Scope::Matching(namespaces)),
-        pods: pods.clone().unwrap_or_default(),
-    })
+    Some(PodSet { scope: scope.unwrap_or_else(|| Scope::Matching(namespaces.clone())), pods: pods.clone() })
 }
 
 // ---------------------------------------------------------------- closing
@@ -266,8 +262,8 @@ fn closings(world: &World, claim: &Claim) -> Vec<Vec<Draft>> {
     let mut ways = Vec::new();
     let directions: &[Direction] = match claim.expect {
         // everything that leaves `from` is asked about, whatever its destination
-        Expectation::ReachOnly => &[Direction::Egress],
-        Expectation::Allow | Expectation::Deny | Expectation::AllowOnly => &Direction::BOTH,
+        Expect::ReachOnly => &[Direction::Egress],
+        Expect::Allow | Expect::Deny | Expect::AllowOnly => &Direction::BOTH,
     };
     for direction in directions {
         let (own, other) = match direction {
@@ -307,16 +303,16 @@ fn name(claim: &Claim, direction: Direction) -> String {
 }
 
 /// An end as the subject of a policy, if policies of pods select it.
-fn subject(world: &World, end: &claim::Peer) -> Option<PodSet> {
+fn subject(world: &World, end: &ClaimEnd) -> Option<PodSet> {
     match end {
-        claim::Peer::Pods { .. } => pod_set(end),
-        claim::Peer::Service(namespace, name) => {
+        ClaimEnd::Pods { .. } => pod_set(end),
+        ClaimEnd::Service { namespace, name } => {
             let pods = backends(world, namespace, name);
             let first = pods.first()?;
             let set = named(world, &siblings(world, first)).set;
             pods.iter().all(|pod| set.pods.matches(&pod.labels)).then_some(set)
         }
-        claim::Peer::Addresses { .. } | claim::Peer::Outside | claim::Peer::Nodes(_) => None,
+        ClaimEnd::Cidr { .. } | ClaimEnd::Outside | ClaimEnd::Nodes(_) => None,
     }
 }
 
@@ -337,16 +333,16 @@ fn in_namespaces(world: &World, set: &PodSet) -> Vec<PodSet> {
 fn isolating_rules(claim: &Claim, others: &[Peer]) -> Vec<DraftRule> {
     let allow = |ports| DraftRule { action: Action::Allow, peers: Some(others.to_vec()), ports };
     match claim.expect {
-        Expectation::Allow | Expectation::Deny => Vec::new(),
-        Expectation::AllowOnly => vec![allow(ports(claim))],
-        Expectation::ReachOnly => vec![allow(None)],
+        Expect::Allow | Expect::Deny => Vec::new(),
+        Expect::AllowOnly => vec![allow(ports(claim))],
+        Expect::ReachOnly => vec![allow(None)],
     }
 }
 
 /// Rules that deny what the claim forbids and leave everything else to later tiers.
-fn denying_rules(world: &World, claim: &Claim, ends: &[claim::Peer]) -> Vec<DraftRule> {
+fn denying_rules(world: &World, claim: &Claim, ends: &[ClaimEnd]) -> Vec<DraftRule> {
     let (outside, named): (Vec<_>, Vec<_>) =
-        ends.iter().cloned().partition(|end| matches!(end, claim::Peer::Outside));
+        ends.iter().cloned().partition(|end| matches!(end, ClaimEnd::Outside));
     let named = peers(world, &named, claim);
     let every_pod = PodSet { scope: Scope::Matching(LabelSelector::all()), pods: LabelSelector::all() };
     let mut inside = vec![Peer::Pods(every_pod)];
@@ -358,16 +354,14 @@ fn denying_rules(world: &World, claim: &Claim, ends: &[claim::Peer]) -> Vec<Draf
         let peers = Some(peers.to_vec()).filter(|peers| !peers.is_empty());
         peers.map(|peers| DraftRule { action, peers: Some(peers), ports })
     };
-    if claim.expect == Expectation::ReachOnly {
+    if claim.expect == Expect::ReachOnly {
         let forbidden = if outside.is_empty() { everywhere(&Family::BOTH) } else { inside };
         let rules = [rule(Action::Pass, &named, None), rule(Action::Deny, &forbidden, ports(claim))];
         return rules.into_iter().flatten().collect();
     }
     let close = |peers: &[Peer]| match claim.expect {
-        Expectation::AllowOnly => [rule(Action::Pass, peers, ports(claim)), rule(Action::Deny, peers, None)],
-        Expectation::Allow | Expectation::Deny | Expectation::ReachOnly => {
-            [rule(Action::Deny, peers, ports(claim)), None]
-        }
+        Expect::AllowOnly => [rule(Action::Pass, peers, ports(claim)), rule(Action::Deny, peers, None)],
+        Expect::Allow | Expect::Deny | Expect::ReachOnly => [rule(Action::Deny, peers, ports(claim)), None],
     };
     let mut rules = close(&named).to_vec();
     if !outside.is_empty() {

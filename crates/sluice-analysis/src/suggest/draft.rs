@@ -61,13 +61,15 @@ pub(super) enum Peer {
 }
 
 /// Transports of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ports {
     pub(super) protocol: Protocol,
     /// Destination ports; all if absent.
     pub(super) range: Option<PortRange>,
     /// Type and code, for ICMP; all if absent.
     pub(super) icmp: Option<(u8, u8)>,
+    /// The name of a port, resolved at the destination; then there is no range.
+    pub(super) name: Option<Arc<str>>,
 }
 
 /// One rule.
@@ -93,12 +95,21 @@ pub(super) struct Draft {
 impl Ports {
     /// One protocol, and of it one range of destination ports.
     pub(super) fn new(protocol: Protocol, range: Option<PortRange>) -> Self {
-        Ports { protocol, range, icmp: None }
+        Ports { protocol, range, icmp: None, name: None }
     }
 
     /// Can a Kubernetes policy name it?
     fn is_kubernetes(&self) -> bool {
         [Protocol::TCP, Protocol::UDP, Protocol::SCTP].contains(&self.protocol) && self.is_writable()
+    }
+
+    /// Its destination ports as a rule has them.
+    fn port(&self) -> PortMatch {
+        match (&self.name, self.range) {
+            (Some(name), _) => PortMatch::Named(name.clone()),
+            (None, Some(range)) => PortMatch::Range(range),
+            (None, None) => PortMatch::Any,
+        }
     }
 
     /// No rule can name port 0.
@@ -247,7 +258,7 @@ fn kubernetes_peer(peer: &Peer, own: &str) -> KubernetesPeer {
 }
 
 fn kubernetes_port(ports: &Ports) -> KubernetesPort {
-    KubernetesPort { protocol: ports.protocol, port: ports.range.map_or(PortMatch::Any, PortMatch::Range) }
+    KubernetesPort { protocol: ports.protocol, port: ports.port() }
 }
 
 /// A Calico rule names one set of entities and one protocol, so that one rule becomes several.
@@ -270,7 +281,7 @@ fn calico_bodies(rule: &DraftRule, own: &str, direction: Direction) -> Option<Ve
                     return None;
                 }
                 let icmp = one.icmp.map(|(type_, code)| IcmpMatch { type_, code: Some(code) });
-                let range = one.range.map(PortMatch::Range);
+                let range = Some(one.port()).filter(|port| *port != PortMatch::Any);
                 let same = protocols
                     .iter_mut()
                     .find(|(protocol, ports, _)| *protocol == Some(one.protocol) && !ports.is_empty());

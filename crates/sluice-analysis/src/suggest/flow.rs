@@ -112,7 +112,7 @@ pub(super) fn ports_of(transport: &Transport, flow: &Flow) -> Ports {
             Ports::new(*protocol, Some(PortRange::single(*destination)))
         }
         Transport::Icmp { type_, code } => {
-            Ports { protocol: flow.protocol(), range: None, icmp: Some((*type_, *code)) }
+            Ports { icmp: Some((*type_, *code)), ..Ports::new(flow.protocol(), None) }
         }
         Transport::Other(protocol) => Ports::new(*protocol, None),
     }

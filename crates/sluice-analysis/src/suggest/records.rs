@@ -84,7 +84,7 @@ pub fn suggest_from_records(
                     .egress
                     .entry(to.0.clone())
                     .or_default()
-                    .insert(ports);
+                    .insert(ports.clone());
             }
             if let (End::Workload(name), true) = (&to.0, !to.1.is_empty()) {
                 workloads
@@ -93,7 +93,7 @@ pub fn suggest_from_records(
                     .ingress
                     .entry(from.0.clone())
                     .or_default()
-                    .insert(ports);
+                    .insert(ports.clone());
             }
             expected.extend(example(&from.1, &from.0, &to.1, &to.0, ports));
         }
@@ -177,7 +177,7 @@ impl<'w> Observed<'w> {
     }
 
     fn connections(&self) -> impl Iterator<Item = (&Side<'w>, &Side<'w>, Ports)> {
-        self.from.iter().flat_map(|from| self.to.iter().map(move |(to, ports)| (from, to, *ports)))
+        self.from.iter().flat_map(|from| self.to.iter().map(move |(to, ports)| (from, to, ports.clone())))
     }
 }
 

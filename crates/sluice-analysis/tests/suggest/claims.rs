@@ -1,9 +1,9 @@
 //! Claims made true.
 
+use sluice_analysis::judge_claim;
 use sluice_analysis::suggest::suggest_for_claim;
-use sluice_analysis::{Claim, judge_claim};
 use sluice_model::Kind;
-use sluice_report::ClaimState;
+use sluice_report::{Claim, ClaimEnd, ClaimState};
 
 use crate::common::claims_of;
 use crate::{applied, shown, snapshot, world};
@@ -138,7 +138,7 @@ fn reach_only_isolates_what_leaves() {
     assert!(found.iter().all(|(_, changes)| !changes.contains("shop/web -> shop/api")), "{found:?}");
     let found = alternatives(&[OPEN], &claim);
     assert_eq!(found[0].0, [Kind::KubernetesClusterNetworkPolicy]);
-    let internet = Claim { to: vec![sluice_analysis::Peer::Outside], ..claim };
+    let internet = Claim { to: vec![ClaimEnd::Outside], ..claim };
     let found = alternatives(&[OPEN], &internet);
     assert!(!found.is_empty());
     assert!(found.iter().all(|(_, changes)| !changes.contains("-> outside")), "{found:?}");
