@@ -6,7 +6,7 @@ use sluice_model::Kind;
 use sluice_report::{Claim, ClaimEnd, ClaimState};
 
 use crate::common::claims_of;
-use crate::{applied, shown, snapshot, world};
+use crate::{applied, reads_back, shown, snapshot, world};
 
 const PODS: &str = "
     node node-1 192.168.0.1 10.42.0.0/24
@@ -44,6 +44,7 @@ fn alternatives(policies: &[&str], claim: &Claim) -> Vec<(Vec<Kind>, String)> {
     let advice = suggest_for_claim(&snapshot(&world), claim);
     let check = |suggestion: &sluice_analysis::suggest::Suggestion| {
         let after = snapshot(&applied(&world, suggestion));
+        reads_back(suggestion);
         let doubtful =
             suggestion.warnings.iter().any(|warning| warning.contains("for pods to come it is undecided"));
         let asked = Claim { future_pods: claim.future_pods && !doubtful, ..claim.clone() };

@@ -11,7 +11,7 @@ use sluice_testkit::{random_flow, random_world};
 
 use crate::{applied, reads_back, snapshot};
 
-const WORLDS: u64 = 200;
+const WORLDS: u64 = 120;
 const FLOWS: usize = 12;
 const OTHERS: usize = 60;
 
@@ -44,15 +44,12 @@ fn denied_flows_are_opened_and_every_other_change_is_listed() {
             opened += 1;
             let after = applied(&world, suggestion);
             assert!(decide(&after, &flow).is_allowed(), "seed {seed}: {flow}\n{}", suggestion.yaml());
-            let kinds: Vec<_> = suggestion.policies.iter().map(|own| own.policy.key.kind).collect();
-            if !kinds.contains(&sluice_model::Kind::KubernetesClusterNetworkPolicy) {
-                reads_back(suggestion);
-            }
+            reads_back(suggestion);
             others += check_others(rng, &world, &after, &flow, suggestion, seed);
         }
     }
     // most denials can be opened; the rest are of contested addresses and ports that no rule can name
-    assert!(opened > 2 * none && opened > 100, "opened {opened}, none {none}");
+    assert!(opened > 2 * none && opened > 60, "opened {opened}, none {none}");
     assert!(others > 0, "no change beside the flow was ever seen");
 }
 
