@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod diff;
 mod ends;
 mod future;
 mod judge;
@@ -30,6 +31,7 @@ pub mod suggest;
 mod transport;
 mod witness;
 
+pub use diff::{WorkloadOf, diff, diff_plans};
 pub use judge::judge_claim;
 pub use lint::{LintOptions, judges_presence, lint};
 pub use matrix::{Cell, Group, GroupId, Matrix, Members, PodAddress, SetId, Totals};

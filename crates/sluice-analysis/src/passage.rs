@@ -216,7 +216,7 @@ fn errors(family: Family) -> TransportSet {
 }
 
 /// What is dropped before policy where a pod sends (semantics 1.7): IPIP, and the overlay's ports to nodes.
-fn encapsulation(family: Family, to_node: bool) -> TransportSet {
+pub(crate) fn encapsulation(family: Family, to_node: bool) -> TransportSet {
     let ipip = TransportSet::of(family, Protocol(4), None);
     if !to_node {
         return ipip;

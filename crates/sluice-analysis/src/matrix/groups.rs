@@ -178,7 +178,7 @@ fn pods<'p>(plan: &'p Plan, legs: &mut LegRows, sets: &mut Sets) -> Vec<Group<'p
 }
 
 /// The addresses that several pods own (semantics 1.9).
-fn contested(plan: &Plan) -> HashSet<IpAddr> {
+pub(crate) fn contested(plan: &Plan) -> HashSet<IpAddr> {
     let count: usize = plan.endpoints.values().map(|endpoint| endpoint.addresses.len()).sum();
     if count == plan.hosts.len() {
         return HashSet::new(); // each address of a plan's endpoints has a class, so none is there twice

@@ -22,9 +22,9 @@ use sluice_plan::{ClassId, Ground, Plan};
 
 use crate::transport::TransportSet;
 pub use groups::{Group, GroupId, Members, PodAddress};
+pub(crate) use groups::{contested, free_address};
 use legs::{LegIndex, LegRows};
 pub use sets::SetId;
-#[allow(unused_imports)]
 pub(crate) use sets::{FunctionSets, Sets};
 pub use totals::Totals;
 

@@ -1,0 +1,186 @@
+//! Legs of both plans compared by what they allow.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use sluice_addr::Family;
+use sluice_plan::{ClassId, FunctionId, Ground, Leg, LegId, Plan, PlanDelta};
+use sluice_report::Posture;
+
+use super::classes::{JointClass, JointClasses};
+use super::ends::Moved;
+use crate::matrix::{FunctionSets, SetId, Sets};
+
+/// A leg of the old plan and one of the new, which some end has in one direction.
+pub(super) type JointLeg = (LegId, LegId);
+
+/// Where joint legs allow something else than before.
+pub(super) type Differing = BTreeMap<JointLeg, BTreeSet<JointClass>>;
+
+/// Two plans whose sets have one numbering.
+pub(super) struct Comparison<'p> {
+    pub(super) old: &'p Plan,
+    pub(super) new: &'p Plan,
+    pub(super) sets: Sets,
+    olds: FunctionSets,
+    news: FunctionSets,
+    /// Function ids mean the same in both plans: a shortcut for those that are equal.
+    is_same_naming: bool,
+}
+
+impl<'p> Comparison<'p> {
+    pub(super) fn new(old: &'p Plan, new: &'p Plan, delta: Option<&PlanDelta>) -> Self {
+        let (olds, news) = (FunctionSets::default(), FunctionSets::default());
+        Comparison { old, new, sets: Sets::default(), olds, news, is_same_naming: delta.is_some() }
+    }
+
+    fn of_old(&mut self, function: FunctionId, family: Family) -> SetId {
+        self.olds.of(&mut self.sets, self.old, function, family)
+    }
+
+    fn of_new(&mut self, function: FunctionId, family: Family) -> SetId {
+        self.news.of(&mut self.sets, self.new, function, family)
+    }
+
+    fn is_same(&mut self, was: FunctionId, now: FunctionId, family: Family) -> bool {
+        (self.is_same_naming && was == now) || self.of_old(was, family) == self.of_new(now, family)
+    }
+
+    /// What a joint leg allowed and allows with a joint class.
+    pub(super) fn at(&mut self, leg: JointLeg, class: JointClass) -> Option<(SetId, SetId)> {
+        let ground = *self.new.classes.get(&class.1)?;
+        let was = self.old.legs.get(&leg.0)?.function(class.0, ground);
+        let now = self.new.legs.get(&leg.1)?.function(class.1, ground);
+        Some((self.of_old(was, ground.family), self.of_new(now, ground.family)))
+    }
+
+    /// Every joint leg that allows something else than before, and with whom.
+    pub(super) fn differing(
+        &mut self,
+        classes: &JointClasses<'_>,
+        moved: &Moved,
+        delta: Option<&PlanDelta>,
+    ) -> Differing {
+        let mut differing = Differing::new();
+        let mut compared: HashSet<JointLeg> = HashSet::new();
+        let mut whole: Vec<JointLeg> = moved.legs.iter().copied().collect();
+        if let Some(delta) = delta {
+            let stays = |id: &&LegId| self.old.legs.contains_key(id) && self.new.legs.contains_key(id);
+            whole.extend(delta.legs.upserts.keys().filter(stays).map(|id| (*id, *id)));
+            let parts: Vec<LegId> = delta.exceptions.keys().filter(stays).copied().collect();
+            for id in parts {
+                let changed = &delta.exceptions[&id];
+                let touched: Vec<ClassId> =
+                    changed.upserts.keys().chain(&changed.removals).copied().collect();
+                let pairs = touched.into_iter().flat_map(|c| classes.of_old(c).chain(classes.of_new(c)));
+                let pairs: BTreeSet<JointClass> = pairs.chain(classes.listed()).collect();
+                self.keep_differing((id, id), pairs, &mut differing);
+                compared.insert((id, id));
+            }
+        }
+        for leg in whole {
+            if compared.insert(leg) {
+                let pairs = self.candidates(leg, classes);
+                self.keep_differing(leg, pairs, &mut differing);
+            }
+        }
+        if delta.is_some() {
+            self.stay_where_classes_move(classes, &compared, &mut differing);
+        }
+        differing
+    }
+
+    fn keep_differing(
+        &mut self,
+        leg: JointLeg,
+        pairs: impl IntoIterator<Item = JointClass>,
+        differing: &mut Differing,
+    ) {
+        let mut kept = BTreeSet::new();
+        for class in pairs {
+            if self.at(leg, class).is_some_and(|(was, now)| was != now) {
+                kept.insert(class);
+            }
+        }
+        if !kept.is_empty() {
+            differing.entry(leg).or_default().extend(kept);
+        }
+    }
+
+    /// The joint classes with which a joint leg could differ.
+    fn candidates(&mut self, leg: JointLeg, classes: &JointClasses<'_>) -> BTreeSet<JointClass> {
+        let (old, new) = (self.old, self.new);
+        let (Some(was), Some(now)) = (old.legs.get(&leg.0), new.legs.get(&leg.1)) else {
+            return BTreeSet::new();
+        };
+        let mut pairs: BTreeSet<JointClass> = BTreeSet::new();
+        pairs.extend(was.exceptions.keys().flat_map(|class| classes.of_old(*class)));
+        pairs.extend(now.exceptions.keys().flat_map(|class| classes.of_new(*class)));
+        for ground in Ground::ALL {
+            let index = ground.index();
+            if !self.is_same(was.base[index], now.base[index], ground.family) {
+                pairs.extend(classes.of_ground(ground));
+            }
+        }
+        pairs
+    }
+
+    /// Legs that are as they were differ only with addresses that changed their class, where one of both is an exception.
+    fn stay_where_classes_move(
+        &mut self,
+        classes: &JointClasses<'_>,
+        compared: &HashSet<JointLeg>,
+        differing: &mut Differing,
+    ) {
+        let moved: Vec<JointClass> = classes.listed().collect();
+        if moved.is_empty() {
+            return;
+        }
+        let (old, new) = (self.old, self.new);
+        for (id, leg) in &new.legs {
+            let Some(was) = old.legs.get(id).filter(|_| !compared.contains(&(*id, *id))) else { continue };
+            let is_exception =
+                |(a, b): &&JointClass| was.exceptions.contains_key(a) || leg.exceptions.contains_key(b);
+            let pairs: Vec<JointClass> = moved.iter().filter(is_exception).copied().collect();
+            if !pairs.is_empty() {
+                self.keep_differing((*id, *id), pairs, differing);
+            }
+        }
+    }
+
+    /// How open a joint leg was and is for connections of a family.
+    pub(super) fn postures(&mut self, leg: JointLeg, family: Family) -> Option<(Posture, Posture)> {
+        let (old, new) = (self.old, self.new);
+        let was = functions(old, old.legs.get(&leg.0)?, family);
+        let now = functions(new, new.legs.get(&leg.1)?, family);
+        let was: BTreeSet<SetId> = was.into_iter().map(|function| self.of_old(function, family)).collect();
+        let now: BTreeSet<SetId> = now.into_iter().map(|function| self.of_new(function, family)).collect();
+        Some((self.posture(&was), self.posture(&now)))
+    }
+
+    fn posture(&self, sets: &BTreeSet<SetId>) -> Posture {
+        let all = |wanted: fn(&crate::TransportSet) -> bool| sets.iter().all(|id| wanted(self.sets.get(*id)));
+        if all(crate::TransportSet::is_all) {
+            Posture::Open
+        } else if all(crate::TransportSet::is_empty) {
+            Posture::Closed
+        } else {
+            Posture::Limited
+        }
+    }
+}
+
+/// The functions that a leg has for addresses of a family.
+fn functions(plan: &Plan, leg: &Leg, family: Family) -> Vec<FunctionId> {
+    let mut functions: Vec<FunctionId> = Vec::new();
+    let mut known: HashMap<ClassId, Ground> = HashMap::new();
+    for (class, function) in &leg.exceptions {
+        if let Some(ground) = plan.classes.get(class).filter(|ground| ground.family == family) {
+            known.insert(*class, *ground);
+            functions.push(*function);
+        }
+    }
+    functions.extend(Ground::ALL.into_iter().filter(|g| g.family == family).map(|g| leg.base[g.index()]));
+    functions.sort();
+    functions.dedup();
+    functions
+}
