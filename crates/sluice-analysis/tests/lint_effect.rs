@@ -68,24 +68,6 @@ fn what_has_no_effect_can_be_removed() {
     assert!(removed > 50 && flows > 1000, "{removed} removed, {flows} flows");
 }
 
-/// What is reported can be removed together, and then nothing without effect is left.
-#[test]
-fn nothing_is_left_to_remove() {
-    let mut reported = 0;
-    let first = first_seed();
-    for seed in first..first + WORLDS {
-        let rng = &mut StdRng::seed_from_u64(seed);
-        let world = random_world(rng);
-        let findings = lint(&world, &LintOptions::default());
-        let (rest, idle) = without(&world, &findings);
-        reported += idle;
-        let again = lint(&rest, &LintOptions::default());
-        let (_, more) = without(&rest, &again);
-        assert_eq!(more, 0, "SLUICE_SEED={seed}: {again:#?}");
-    }
-    assert!(reported > 50);
-}
-
 fn pod(namespace: usize, number: usize, address: u32) -> Pod {
     let app = format!("app-{}", number % 20);
     Pod {
