@@ -69,7 +69,7 @@ fn what_has_no_effect_can_be_removed() {
 }
 
 fn pod(namespace: usize, number: usize, address: u32) -> Pod {
-    let app = format!("app-{}", number % 20);
+    let app = format!("app-{}", number / 50 % 20);
     Pod {
         key: PodKey::new(format!("ns-{namespace}"), format!("pod-{number}")),
         uid: "".into(),

@@ -144,6 +144,9 @@ fn holds(
 
 /// Everywhere, but in one family only, for pods that have both (SL1036).
 fn one_family(lint: &Lint<'_>, at: &RuleAt<'_, '_>) -> Option<Found> {
+    if !at.rule.rule.body.cidrs().iter().any(|cidr| cidr.prefix() == 0) {
+        return None;
+    }
     let mut all: Vec<Written<'_>> = written(at);
     all.retain(|written| written.cidr.prefix() == 0);
     let [only] = all.as_slice() else { return None };

@@ -27,6 +27,9 @@ fn everyone(at: &RuleAt<'_, '_>) -> Option<Found> {
         RuleBody::Calico(rule) => **rule == CalicoRule::default(),
         RuleBody::Kubernetes { .. } | RuleBody::Cluster { .. } | RuleBody::Unreadable => false,
     };
+    if !blank {
+        return None;
+    }
     let (who, hint) = match at.direction {
         Direction::Ingress => {
             ("everyone, inside the cluster and outside, connects to", "name the peers in from")
@@ -37,7 +40,7 @@ fn everyone(at: &RuleAt<'_, '_>) -> Option<Found> {
         ),
     };
     let message = format!("the rule has no condition: {who} the selected pods on every port and protocol");
-    blank.then(|| at.found(Code::SL1001, "", message, hint))
+    Some(at.found(Code::SL1001, "", message, hint))
 }
 
 /// A rule without ports toward more than named pods (SL1006).
@@ -63,8 +66,8 @@ fn every_port(at: &RuleAt<'_, '_>) -> Option<Found> {
         }
         RuleBody::Kubernetes { .. } | RuleBody::Cluster { .. } | RuleBody::Unreadable => false,
     };
-    let message = "the rule names no ports: it opens every port and every protocol, ICMP included".to_owned();
-    wide.then(|| at.found(Code::SL1006, "", message, "list the ports that are needed"))
+    let message = "the rule names no ports: it opens every port and every protocol, ICMP included";
+    wide.then(|| at.found(Code::SL1006, "", message.to_owned(), "list the ports that are needed"))
 }
 
 /// The pods behind each Service that has node ports, by its name.

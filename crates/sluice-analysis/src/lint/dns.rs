@@ -8,7 +8,7 @@ use sluice_report::Code;
 use sluice_selector::{LabelSelector, Operator, Requirement};
 
 use super::Lint;
-use super::legs::{Leg, Region, groups};
+use super::legs::{Leg, Region};
 
 /// Where DNS is asked.
 pub(super) const PORTS: [(Protocol, u16); 2] = [(Protocol::UDP, 53), (Protocol::TCP, 53)];
@@ -68,13 +68,12 @@ pub(super) fn find(lint: &mut Lint<'_>) {
         return;
     }
     let servers = Servers::find(lint);
-    let groups = groups(&lint.present, &lint.policies, Direction::Egress);
     let [udp, tcp] =
         PORTS.map(|(protocol, port)| lint.traffic.destinations(protocol, PortRange::single(port)));
     // a pod that resolves over one of its addresses resolves
     let (mut isolated, mut asks, mut asks_by_tcp) = (BitSet::new(), BitSet::new(), BitSet::new());
     let mut blamed: Vec<(usize, BitSet)> = Vec::new();
-    for group in &groups {
+    for group in &lint.groups[Direction::Egress as usize] {
         let leg = Leg { policies: &lint.policies, direction: Direction::Egress, group };
         let allows = |peers: BitSet, traffic: &BitSet| {
             let judged = leg.judge(Region::of(peers.and(&group.points), traffic.clone()), &|_, _| true, None);

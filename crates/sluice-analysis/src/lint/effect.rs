@@ -67,7 +67,6 @@ fn is_candidate(lint: &Lint<'_>, policy: &Compiled<'_>) -> bool {
 /// One direction.
 struct Side {
     direction: Direction,
-    groups: Vec<Group>,
     exact: Vec<bool>,
     /// Per policy, the groups that it selects.
     of_policy: Vec<Vec<usize>>,
@@ -75,13 +74,13 @@ struct Side {
 
 impl Side {
     fn new(lint: &Lint<'_>, direction: Direction) -> Self {
-        let groups = super::legs::groups(&lint.present, &lint.policies, direction);
+        let groups = &lint.groups[direction as usize];
         let mut of_policy = vec![Vec::new(); lint.policies.len()];
         for (number, group) in groups.iter().enumerate() {
             group.policies.iter().for_each(|policy| of_policy[*policy].push(number));
         }
         let exact = groups.iter().map(|group| leg(lint, direction, group).is_exact()).collect();
-        Side { direction, groups, exact, of_policy }
+        Side { direction, exact, of_policy }
     }
 
     /// Does removing the policy change no verdict in this direction?
@@ -90,7 +89,7 @@ impl Side {
             if !self.exact[*group] {
                 return false;
             }
-            let leg = leg(lint, self.direction, &self.groups[*group]);
+            let leg = leg(lint, self.direction, &lint.groups[self.direction as usize][*group]);
             let before = |p: usize, rule| removed.keeps(self.direction, p, rule);
             let after = |p: usize, rule| p != policy && before(p, rule);
             // where its tier takes part anyway only what its rules match can change
@@ -115,12 +114,15 @@ impl Side {
             if !self.exact[*group] {
                 return None;
             }
-            let leg = leg(lint, self.direction, &self.groups[*group]);
+            let leg = leg(lint, self.direction, &lint.groups[self.direction as usize][*group]);
             let matched = leg.matched(rule);
             if matched.is_empty() {
                 continue;
             }
             matches = true;
+            if leg.is_alone(id, &matched) {
+                return None;
+            }
             let arrived = leg.judge(matched, &before, Some(id))?.arrived;
             if arrived.is_empty() {
                 continue;

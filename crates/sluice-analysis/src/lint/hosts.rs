@@ -6,7 +6,7 @@ use sluice_report::Code;
 
 use super::compiled::Compiled;
 use super::dns::{PORTS, Servers};
-use super::legs::{Leg, Region, groups};
+use super::legs::{Leg, Region};
 use super::{Lint, is_cluster_wide};
 
 pub(super) fn find(lint: &mut Lint<'_>) {
@@ -130,12 +130,12 @@ fn cut(
         return;
     }
     let mut found = Vec::new();
-    for group in groups(&lint.present, &lint.policies, direction) {
+    for group in &lint.groups[direction as usize] {
         let concerned = group.ends.and(ends);
         let wide =
             group.policies.iter().find(|policy| is_cluster_wide(lint.policies[**policy].policy.key.kind));
         let Some(policy) = wide.filter(|_| !concerned.is_empty()) else { continue };
-        let leg = Leg { policies: &lint.policies, direction, group: &group };
+        let leg = Leg { policies: &lint.policies, direction, group };
         let asked = question.within(&group.points);
         if asked.is_empty() {
             continue;

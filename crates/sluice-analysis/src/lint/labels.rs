@@ -56,12 +56,12 @@ impl LabelIndex {
         self.keys.contains_key(key)
     }
 
-    fn present(&self, key: &str) -> BitSet {
-        self.keys.get(key).map(|known| known.present.clone()).unwrap_or_default()
+    fn present(&self, key: &str) -> Option<&BitSet> {
+        self.keys.get(key).map(|known| &known.present)
     }
 
-    fn equals(&self, key: &str, value: &str) -> BitSet {
-        self.keys.get(key).and_then(|known| known.values.get(value)).cloned().unwrap_or_default()
+    fn equals(&self, key: &str, value: &str) -> Option<&BitSet> {
+        self.keys.get(key).and_then(|known| known.values.get(value))
     }
 
     fn any_of<'v>(&self, key: &str, values: impl IntoIterator<Item = &'v Arc<str>>) -> BitSet {
@@ -88,17 +88,23 @@ impl LabelIndex {
 
     /// The things that a Kubernetes label selector matches (semantics 2.1).
     pub(super) fn matching(&self, selector: &LabelSelector) -> BitSet {
-        let mut matched = self.all.clone();
-        for (key, value) in &selector.match_labels {
-            matched.and_with(&self.equals(key, value));
+        let mut labels = selector.match_labels.iter();
+        let mut matched = match labels.next() {
+            Some((key, value)) => self.equals(key, value).cloned().unwrap_or_default(),
+            None => self.all.clone(),
+        };
+        for (key, value) in labels {
+            keep(&mut matched, self.equals(key, value));
         }
         for requirement in &selector.match_expressions {
             let (key, values) = (&requirement.key, &requirement.values);
             match requirement.operator {
                 Operator::In => matched.and_with(&self.any_of(key, values)),
                 Operator::NotIn => matched.andnot_with(&self.any_of(key, values)),
-                Operator::Exists => matched.and_with(&self.present(key)),
-                Operator::DoesNotExist => matched.andnot_with(&self.present(key)),
+                Operator::Exists => keep(&mut matched, self.present(key)),
+                Operator::DoesNotExist => {
+                    self.present(key).into_iter().for_each(|bits| matched.andnot_with(bits))
+                }
             }
         }
         matched
@@ -108,9 +114,11 @@ impl LabelIndex {
     pub(super) fn selected(&self, selector: &Selector) -> BitSet {
         match selector {
             Selector::All | Selector::Global => self.all.clone(),
-            Selector::Has(key) => self.present(key),
-            Selector::Equals(key, value) => self.equals(key, value),
-            Selector::NotEquals(key, value) => self.all.andnot(&self.equals(key, value)),
+            Selector::Has(key) => self.present(key).cloned().unwrap_or_default(),
+            Selector::Equals(key, value) => self.equals(key, value).cloned().unwrap_or_default(),
+            Selector::NotEquals(key, value) => {
+                self.equals(key, value).map_or_else(|| self.all.clone(), |bits| self.all.andnot(bits))
+            }
             Selector::In(key, values) => self.any_of(key, values),
             Selector::NotIn(key, values) => self.all.andnot(&self.any_of(key, values)),
             Selector::Contains(key, part) => self.where_value(key, |value| value.contains(&**part)),
@@ -126,6 +134,14 @@ impl LabelIndex {
                 any
             }),
         }
+    }
+}
+
+/// Keeps what is in `bits` too.
+fn keep(matched: &mut BitSet, bits: Option<&BitSet>) {
+    match bits {
+        Some(bits) => matched.and_with(bits),
+        None => matched.clear(),
     }
 }
 

@@ -86,9 +86,13 @@ impl Region {
         self.0.len() > MOST
     }
 
+    fn holds_some(&self, peers: &BitSet, traffic: &BitSet) -> bool {
+        self.0.iter().any(|(own, what)| own.intersects(peers) && what.intersects(traffic))
+    }
+
     /// Takes out what `term` holds, and returns it.
     fn take(&mut self, peers: &BitSet, traffic: &BitSet) -> Region {
-        if !self.0.iter().any(|(own, what)| own.intersects(peers) && what.intersects(traffic)) {
+        if !self.holds_some(peers, traffic) {
             return Region::default();
         }
         let (mut taken, mut rest) = (Region::default(), Vec::new());
@@ -172,6 +176,26 @@ impl<'l, 'w> Leg<'l, 'w> {
             }
             all.add(new);
         }
+    }
+
+    /// Is the rule an Allow in a tier that denies by default, and no other rule of the leg has a say in what it matches? Then
+    /// it decides something for sure, and nothing need be judged.
+    pub(super) fn is_alone(&self, id: RuleId, matched: &Region) -> bool {
+        let (policy, number) = id;
+        let rule = &self.rules(policy)[number];
+        let mut others = self.group.policies.iter().flat_map(|other| {
+            let rules = self.rules(*other).iter().enumerate();
+            rules.filter(move |(n, _)| (*other, *n) != id).map(|(_, rule)| rule)
+        });
+        rule.rule.action == Action::Allow
+            && self.policies[policy].tier_default == TierDefault::Deny
+            && !others
+                .any(|other| self.terms(other).any(|term| matched.holds_some(&term.peers, &term.traffic)))
+            && self
+                .group
+                .policies
+                .iter()
+                .all(|other| self.policies[*other].tier == self.policies[policy].tier)
     }
 
     /// Is everything that the group's rules match known exactly?

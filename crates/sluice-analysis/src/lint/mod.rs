@@ -38,6 +38,7 @@ use sluice_model::{Direction, Kind, ObjectKey, Policy, Position, World};
 use sluice_report::{Code, Finding};
 
 use compiled::{Compiled, CompiledRule};
+use legs::Group;
 use present::Present;
 use traffic::Traffic;
 
@@ -92,6 +93,8 @@ struct Lint<'w> {
     traffic: Traffic,
     /// In the order of evaluation.
     policies: Vec<Compiled<'w>>,
+    /// Per direction, the ends that no rule tells apart.
+    groups: [Vec<Group>; 2],
     judges_presence: bool,
     findings: Vec<Finding>,
 }
@@ -109,8 +112,9 @@ impl<'w> Lint<'w> {
         let present = Present::new(world, enforced, &options.node_local_dns);
         let traffic = Traffic::new(world, enforced, &besides);
         let policies = compiled::compile(world, enforced, &present, &traffic);
+        let groups = Direction::BOTH.map(|direction| legs::groups(&present, &policies, direction));
         let judges_presence = judges_presence(world);
-        Lint { world, options, present, traffic, policies, judges_presence, findings: Vec::new() }
+        Lint { world, options, present, traffic, policies, groups, judges_presence, findings: Vec::new() }
     }
 
     /// Every rule of every policy that concerns pods, in the order of evaluation.

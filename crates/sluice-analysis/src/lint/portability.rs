@@ -8,7 +8,7 @@ use sluice_model::{Action, ClusterPeer, Direction, KubernetesPeer, NamespaceScop
 use sluice_report::Code;
 use sluice_selector::{Labels, Selector};
 
-use super::legs::{Group, Leg, Region, groups};
+use super::legs::{Group, Leg, Region};
 use super::{Found, Lint, RuleAt};
 
 pub(super) fn find(lint: &mut Lint<'_>) {
@@ -30,10 +30,11 @@ fn own_node(lint: &Lint<'_>, at: &RuleAt<'_, '_>) -> Option<Found> {
     if at.direction != Direction::Egress {
         return None;
     }
-    let pods = lint.present.pods_of(&lint.policies[at.policy].subject);
     let own = |excluded: &dyn Fn(IpAddr) -> bool| {
-        let mut nodes = lint.world.nodes.values().filter(|node| node.status_addresses().any(excluded));
-        let node = nodes.find(|node| pods.iter().any(|pod| pod.node.as_ref() == Some(&node.name)))?;
+        let nodes = lint.world.nodes.values().filter(|node| node.status_addresses().any(excluded));
+        let pods = lint.present.pods_of(&lint.policies[at.policy].subject);
+        let node =
+            nodes.into_iter().find(|node| pods.iter().any(|pod| pod.node.as_ref() == Some(&node.name)))?;
         Some(node.name.clone())
     };
     let denies = matches!(at.rule.rule.action, Action::Deny);
@@ -92,14 +93,14 @@ fn client_address(lint: &Lint<'_>, at: &RuleAt<'_, '_>, backends: &[(String, Bit
     if at.direction != Direction::Ingress {
         return None;
     }
+    let subject = &lint.policies[at.policy].subject;
+    let (service, _) = backends.iter().find(|(_, ends)| ends.intersects(subject))?;
     let narrow = at.rule.rule.body.cidrs().into_iter().find(|cidr| {
         let held = lint.present.cidr(*cidr);
         let of_family = lint.present.family(cidr.family());
         let outside = |points: &BitSet| lint.present.only_ranges(points).count();
         cidr.prefix() > 0 && outside(&held) > 0 && outside(&held) < outside(of_family)
     })?;
-    let subject = &lint.policies[at.policy].subject;
-    let (service, _) = backends.iter().find(|(_, ends)| ends.intersects(subject))?;
     let message = format!(
         "{narrow} is compared with the address on the packet; clients that come through Service {service} at another node show \
          that node's address"
@@ -114,18 +115,21 @@ fn negative_namespaces(at: &RuleAt<'_, '_>) -> Option<Found> {
     [("source", &rule.source), ("destination", &rule.destination)].into_iter().find_map(|(field, side)| {
         let Some(NamespaceScope::Matching(selector)) = &side.namespace_selector else { return None };
         let is_negative = *selector != Selector::All && selector.matches(&Labels::new());
+        if !is_negative {
+            return None;
+        }
         let message = format!(
             "{selector} is also true where there is no namespace; here it matches pods and NetworkSets of namespaces only, Calico \
              matches host endpoints and GlobalNetworkSets too"
         );
         let hint = "name the namespaces that are meant, with has(…), == or in";
-        is_negative.then(|| at.found(Code::SL2305, &format!("{field}.namespaceSelector"), message, hint))
+        Some(at.found(Code::SL2305, &format!("{field}.namespaceSelector"), message, hint))
     })
 }
 
 /// Pods that one leg lets reach themselves through their Service and the other does not (SL2304).
 fn hairpins(lint: &mut Lint<'_>) {
-    let both = Direction::BOTH.map(|direction| groups(&lint.present, &lint.policies, direction));
+    let both = &lint.groups;
     let group_of = |groups: &[Group]| -> Vec<Option<usize>> {
         let mut of = vec![None; lint.present.ends.len()];
         for (number, group) in groups.iter().enumerate() {

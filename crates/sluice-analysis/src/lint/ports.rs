@@ -114,15 +114,12 @@ fn named(
 /// A range of all ports (SL1025).
 fn range_of_all(at: &RuleAt<'_, '_>, field: &str, range: PortRange) -> Option<Found> {
     let whole = range.first() <= 1 && range.last() == u16::MAX;
+    if !whole {
+        return None;
+    }
     let message = format!("{range} is every port of the protocol");
-    whole.then(|| {
-        at.found(
-            Code::SL1025,
-            field,
-            message,
-            "leave the port out; to limit it, write the first and last port",
-        )
-    })
+    let hint = "leave the port out; to limit it, write the first and last port";
+    Some(at.found(Code::SL1025, field, message, hint))
 }
 
 /// A number that is the Service's port and not the pods' (SL1022), or served by another protocol (SL1024).

@@ -209,7 +209,7 @@ impl<'w> Present<'w> {
             Some(selector) => self.namespaces.matching(selector),
             None => self.namespace(own),
         };
-        if let Some(selector) = pods.filter(|_| !matched.is_empty()) {
+        if let Some(selector) = pods.filter(|selector| !selector.is_all() && !matched.is_empty()) {
             matched.and_with(&self.pods.matching(selector));
         }
         matched
