@@ -5,6 +5,7 @@ mod calico_rules;
 mod calico_tiers;
 mod cluster;
 mod e2e;
+mod hard_cases;
 mod host_endpoints;
 mod host_paths;
 mod host_peers;

@@ -122,7 +122,7 @@ fn read_transport(text: &str) -> Transport {
     Transport::Ports { protocol, source, destination: rest[1..].parse().unwrap() }
 }
 
-fn object(line: &str) -> Object {
+pub(crate) fn object(line: &str) -> Object {
     let (kind, rest) = line.split_once(' ').unwrap();
     match kind {
         "knp" => return policy(notation::kubernetes_policy(rest, &|end| panic!("no pod {end}"))),
