@@ -1,8 +1,8 @@
 //! ClusterNetworkPolicy: semantics 4.
 
-use sluice_model::{Circumstances, LegReason};
+use sluice_model::{Circumstances, Kind, LegReason, Object, ObjectDelta, Policy};
 
-use crate::text::{check, decision, expect, world};
+use crate::text::{check, decision, expect, object, world};
 
 const PODS: &str = "
     ns kube-system
@@ -369,4 +369,21 @@ fn a_decision_names_the_rule() {
             .ingress;
     let LegReason::Rule(rule) = leg.unwrap().reason else { panic!("no rule") };
     assert_eq!(rule.to_string(), "ClusterNetworkPolicy p spec.ingress[1]");
+}
+
+#[test]
+fn an_admin_policy_and_a_cluster_policy_of_one_priority() {
+    // read as ClusterNetworkPolicies (8.1): beside one of the same name the kind decides
+    let both = |admin: &str, cluster: &str| {
+        let mut w = world(&with(&format!("cnp p Admin 5 ns{{}} I[{cluster} ns{{}}]")));
+        let Object::Policy(policy) = object(&format!("cnp p Admin 5 ns{{}} I[{admin} ns{{}}]")) else {
+            panic!()
+        };
+        let mut policy = Policy::clone(&policy);
+        policy.key.kind = Kind::AdminNetworkPolicy;
+        w.apply(ObjectDelta::Upsert(Object::Policy(policy.into())));
+        w
+    };
+    expect(&both("accept", "deny"), &Circumstances::default(), "T80 b/c -> a/db: ALLOW");
+    expect(&both("deny", "accept"), &Circumstances::default(), "T80 b/c -> a/db: DENY");
 }

@@ -331,3 +331,84 @@ fn contested_addresses_fail_closed() {
     check(&format!("{pods} gnp i sel=<app == 'q'> I[deny]"), "T80 x/b -> 10.0.0.1: DENY");
     check(&format!("{pods} gnp e sel=<app == 'p'> E[deny]"), "T80 10.0.0.1 -> x/b: DENY");
 }
+
+#[test]
+fn a_set_is_never_a_subject() {
+    let set = "set s 203.0.113.0/24 app=s\n set x/t 10.42.9.0/24 app=s";
+    check(
+        &with(&format!(
+            "{set}\n gnp g sel=<app == 's'> I[deny] E[deny]\n np x/p sel=<app == 's'> I[deny] E[deny]"
+        )),
+        "T80 x/a -> 203.0.113.1: ALLOW\n T80 203.0.113.1 -> x/a: ALLOW\n T80 x/a -> 10.42.9.1: ALLOW",
+    );
+    // a pod inside a set's range is not selected by the set's labels either
+    check(&with("set s 10.42.0.0/16 app=s\n gnp g sel=<app == 's'> I[deny]"), "T80 x/b -> x/a: ALLOW");
+}
+
+#[test]
+fn service_account_names_of_any_length_are_labels() {
+    let long = "s".repeat(253);
+    check(
+        &with(&format!(
+            "pod x/r 10.42.1.9 @sa={long}\n gnp g sel=<projectcalico.org/serviceaccount == '{long}'> I[deny]"
+        )),
+        "T80 x/a -> x/r: DENY\n T80 x/r -> x/a: ALLOW",
+    );
+}
+
+#[test]
+fn user_labels_that_would_forge_identity_are_ignored_on_every_object() {
+    // on namespaces and service accounts too: no `pcns.pcns.*`, no `pcsa.projectcalico.org/namespace`
+    let text = "ns x pcns.env=prod projectcalico.org/namespace=y env=dev\n sa x/robot pcsa.team=core projectcalico.org/serviceaccount=root
+                pod x/a 10.0.0.1 app=a @sa=robot\n pod x/b 10.0.0.2 app=b\n";
+    for selector in [
+        "has(pcns.pcns.env)",
+        "has(pcns.projectcalico.org/namespace)",
+        "has(pcsa.pcsa.team)",
+        "has(pcsa.projectcalico.org/serviceaccount)",
+        "pcns.env == 'prod'",
+    ] {
+        check(
+            &format!("{text} gnp g sel=<app == 'b'> I[allow src.sel=<{selector}>]"),
+            "T80 x/a -> x/b: DENY",
+        );
+    }
+    check(
+        &format!("{text} gnp g sel=<app == 'b'> I[allow src.sel=<pcns.env == 'dev'>]"),
+        "T80 x/a -> x/b: ALLOW",
+    );
+}
+
+#[test]
+fn an_endpoint_slice_opens_nothing() {
+    let closed = with("knp y{app=c} I[]");
+    check(&closed, "T80 x/a -> y/c: DENY");
+    check(
+        &format!("{closed}\n slice x/hand-made web 10.42.2.7 @port=80/TCP"),
+        "T80 x/a -> y/c: DENY\n T80 8.8.8.8 -> y/c: DENY",
+    );
+}
+
+#[test]
+fn a_node_port_of_another_node_is_that_nodes_address_at_egress() {
+    // translated on n2: the egress leg sees n2, the ingress leg there sees the pod
+    let text = with("knp x{app=a} E[192.168.0.2/32 : T30080]\n knp y{app=c} I[any : T80]");
+    check(&text, "T30080 x/a -> 192.168.0.2: ALLOW\n T80 x/a -> y/c: DENY\n T80 192.168.0.2 -> y/c: ALLOW");
+}
+
+#[test]
+fn calico_resolves_a_name_on_the_side_where_it_is_written() {
+    let pods = "ns x\n pod x/a 10.0.0.1 app=a @port=web:80/TCP\n pod x/b 10.0.0.2 app=b @port=web:8080/TCP\n";
+    let source = format!("{pods} gnp g sel=<app == 'b'> I[allow src.ports=web]");
+    check(&source, "80:T9 x/a -> x/b: ALLOW\n 8080:T9 x/a -> x/b: DENY\n 9:T80 x/a -> x/b: DENY");
+    let destination = format!("{pods} gnp g sel=<app == 'b'> I[allow dst.ports=web]");
+    check(&destination, "9:T8080 x/a -> x/b: ALLOW\n 9:T80 x/a -> x/b: DENY\n 8080:T9 x/a -> x/b: DENY");
+}
+
+#[test]
+fn a_pods_ipv6_and_ipv4_verdicts_by_labels_are_equal() {
+    check(
+        &with("gnp g sel=<app == 'c'> I[deny src.sel=<app == 'a'>; allow]"),
+        "T80 x/a -> y/c: DENY\n T80 x/b -> y/c: ALLOW",
+    );
+}

@@ -4,8 +4,10 @@
 mod calico_rules;
 mod calico_tiers;
 mod cluster;
+mod coverage;
 mod e2e;
 mod hard_cases;
+mod hard_cases_flows;
 mod host_endpoints;
 mod host_paths;
 mod host_peers;
