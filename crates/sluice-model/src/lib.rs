@@ -7,7 +7,8 @@
 //! Everything that Sluice concludes about a connection can be traced to this crate. It holds the objects that policy
 //! can see ([`object`]), policies as ordered rules ([`rule`]), the set of them at one moment ([`World`]) and
 //! [`decide`], which is written to be read beside docs/spec/semantics.md: no index, no cache, no cleverness. The engine
-//! computes the same answers fast and is tested against it.
+//! computes the same answers fast and is tested against it. What is in force is listed by [`World::enforced`]: stored
+//! policies and those of projects ([`ProjectPolicies`]); [`NameTable`] turns DNS answers into objects.
 //!
 //! Invariants: no IO, no clock, no Kubernetes types; maps are ordered, so every iteration is deterministic; both
 //! address families and tiers are in every type.

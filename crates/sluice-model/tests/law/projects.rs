@@ -1,11 +1,15 @@
 //! ProjectIsolation as policies: semantics 8.2.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use sluice_model::{
-    ClusterPeer, Kind, KubernetesPeer, ObjectDelta, ObjectKey, Order, ProjectNotice, ProjectPolicies,
-    RuleBody, World,
+    ClusterPeer, Direction, IsolationMode, Kind, KubernetesPeer, ObjectDelta, ObjectKey, Order, Pod,
+    ProjectIsolation, ProjectMatch, ProjectNotice, ProjectPolicies, RuleBody, Verdict, World, decide,
 };
+use sluice_testkit::{Ingredients, random_flow, random_world_of};
 
 use crate::text::{apply, check, decision, expect, world};
 
@@ -307,4 +311,79 @@ fn node_peers_hold_every_address_of_every_node() {
         })
         .collect();
     assert_eq!(cidrs, ["10.42.1.0/32", "10.42.2.0/32", "192.168.0.1/32", "192.168.0.2/32", "fd00:2::/128"]);
+}
+
+/// Semantics 8.2 said once more, for worlds without other policies: does the leg of `pod` let `other` through?
+fn leg_by_the_law(
+    world: &World,
+    isolation: &ProjectIsolation,
+    pod: &Pod,
+    other: IpAddr,
+    outgoing: bool,
+) -> bool {
+    let project = |name: &str| -> Option<String> {
+        let namespace = world.namespaces.get(name)?;
+        let label = namespace.labels.get(&isolation.project_key)?;
+        let agrees = |said: &str| said == label || said.ends_with(&format!(":{label}"));
+        namespace.annotations.get(&isolation.project_key).is_none_or(agrees).then(|| label.to_owned())
+    };
+    let is = |name: &str, one: &ProjectMatch| match one {
+        ProjectMatch::Project(value) => project(name).as_deref() == Some(value),
+        ProjectMatch::Namespace(own) => **own == *name && world.namespaces.contains_key(name),
+        ProjectMatch::Namespaces(selector) => {
+            world.namespaces.get(name).is_some_and(|ns| selector.matches(&ns.labels))
+        }
+    };
+    let is_system = |name: &str| isolation.system_project.as_ref().is_some_and(|one| is(name, one));
+    let own = &*pod.key.namespace;
+    let Some(of) = project(own).filter(|_| !is_system(own)) else { return true };
+    if isolation.exempt.iter().any(|one| is(own, one)) || (outgoing && !isolation.egress) {
+        return true;
+    }
+    let peer = world.pods.values().find(|pod| pod.live_addresses().contains(&other));
+    let is_friend = |pod: &Pod| project(&pod.key.namespace) == Some(of) || is_system(&pod.key.namespace);
+    let is_node = isolation.allow_nodes && world.nodes.values().any(|node| node.addresses.contains(&other));
+    match (isolation.mode, peer) {
+        (IsolationMode::Off, _) => true,
+        (_, _) if is_node => true,
+        (_, Some(peer)) if is_friend(peer) => true,
+        // random worlds hold no DNS pods
+        (IsolationMode::Default, _) => false,
+        (IsolationMode::Enforced, peer) => peer.is_none(),
+    }
+}
+
+#[test]
+fn verdicts_under_isolation_are_those_of_the_sentences() {
+    let (mut compared, mut denied) = ([0; 2], 0);
+    for seed in 0..1_500 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = random_world_of(&mut rng, &Ingredients::ALL);
+        let Some(isolation) = world.isolations.get("default").cloned() else { continue };
+        world.policies.clear();
+        world.host_endpoints.clear();
+        for _ in 0..15 {
+            let flow = random_flow(&mut rng, &world);
+            let decision = decide(&world, &flow);
+            let owners = |address| {
+                world.pods.values().filter(move |pod| pod.live_addresses().contains(&address)).count()
+            };
+            if decision.shortcut.is_some() || owners(flow.source) > 1 || owners(flow.destination) > 1 {
+                continue;
+            }
+            for leg in decision.legs() {
+                let outgoing = leg.direction == Direction::Egress;
+                let other = if outgoing { flow.destination } else { flow.source };
+                let expected = leg_by_the_law(&world, &isolation, &world.pods[&leg.pod], other, outgoing);
+                assert_eq!(
+                    leg.verdict == Verdict::Allow,
+                    expected,
+                    "seed {seed}, {flow}\n{decision}\n{world:#?}"
+                );
+                compared[usize::from(expected)] += 1;
+                denied += usize::from(!expected && isolation.mode == IsolationMode::Enforced);
+            }
+        }
+    }
+    assert!(compared.iter().all(|count| *count > 400) && denied > 100, "{compared:?}, {denied}");
 }
