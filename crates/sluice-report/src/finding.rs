@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sluice_model::{ObjectKey, Position};
 
-use crate::status::State;
+use crate::state::State;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ codes! {
     SL1012 Warning Programmed "an extra dash makes OR out of AND";
     SL1013 Warning Programmed "an empty selector means pods only, not everyone";
     SL1014 Warning Programmed "a selector contradicts itself";
-    SL1015 Warning Programmed "the policy selects no pod";
+    SL1015 Warning SelectsNothing "the policy selects no pod";
     SL1016 Warning Programmed "a label is unknown, but close to one that exists";
     SL1017 Warning Programmed "trust rests on a label that imitates the namespace's name";
     SL1018 Warning Programmed "a rule or peer matches nothing now";
@@ -74,9 +74,9 @@ codes! {
     SL1033 Warning Programmed "the CIDR is the address of a pod";
     SL1034 Warning Programmed "the CIDR holds Service addresses, which no rule ever sees";
     SL1036 Warning Programmed "everywhere is named in one family, the pods have both";
-    SL1041 Warning Programmed "no effect: what is left without it decides the same";
-    SL1042 Warning Programmed "the policy selects hostNetwork pods only";
-    SL1044 Warning Programmed "earlier rules decide all that the rule matches";
+    SL1041 Warning NoEffect "no effect: what is left without it decides the same";
+    SL1042 Warning SelectsNothing "the policy selects hostNetwork pods only";
+    SL1044 Warning Shadowed "earlier rules decide all that the rule matches";
     SL1045 Warning Programmed "without order the policy stands after NetworkPolicies and cannot override them";
     SL1046 Warning Programmed "no policy is in the tier";
     SL2001 Error Rejected "a peer without member";
@@ -103,6 +103,8 @@ codes! {
     SL2205 Warning Programmed "the policy leaves host endpoints only failsafes";
     SL2206 Warning Programmed "a criterion is read in a way that may surprise";
     SL2207 Warning Programmed "the kind is superseded by ClusterNetworkPolicy";
+    SL2208 Warning Programmed "label and annotation disagree on the namespace's project";
+    SL2209 Warning Programmed "the namespace is in no project";
     SL2301 Warning Programmed "depends on ipBlock matching pod and node addresses";
     SL2302 Warning Programmed "depends on policy between a pod and its own node";
     SL2303 Warning Programmed "depends on whose address a NodePort or load balancer client shows";
@@ -111,7 +113,7 @@ codes! {
     SL3001 Error Quarantined "the kernel refused a rule";
     SL3002 Error Unsupported "the kernel state differs from the plan";
     SL3003 Warning Programmed "no agent reports for a node";
-    SL4001 Error Rejected "a kind cannot be read from the API";
+    SL4001 Error NotEvaluated "a kind cannot be read from the API";
 }
 
 impl fmt::Display for Code {

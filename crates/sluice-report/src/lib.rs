@@ -16,7 +16,11 @@ mod claim;
 mod diff;
 mod explanation;
 mod finding;
+mod state;
 mod status;
+
+#[cfg(test)]
+mod state_tests;
 
 pub use answer::{AllowedPorts, EvalAnswer, FlowQuestion, LegAnswer, ReachRow, Reachability, Verdict};
 pub use claim::{
@@ -29,7 +33,8 @@ pub use explanation::{
     RuleExplanation, RulePlace, TierExplanation,
 };
 pub use finding::{Code, Finding, Severity};
-pub use status::{NodePolicyState, NotProgrammed, State};
+pub use state::{InForce, Nodes, ObjectStatus, State};
+pub use status::{NodePolicyState, NotProgrammed};
 
 /// `apiVersion` of every object that this crate writes.
 pub const API_VERSION: &str = "sluice.dev/v1alpha1";

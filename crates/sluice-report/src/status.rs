@@ -1,23 +1,11 @@
-//! States of objects and of nodes (semantics 7.1, 8.4).
+//! What nodes report (semantics 8.4).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::finding::Finding;
-
-/// The state of a policy object (semantics 7.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum State {
-    /// In force, without findings or with warnings.
-    Programmed,
-    /// Valid API, but a part cannot be enforced here; that part fails closed, the rest is in force.
-    Unsupported,
-    /// A part or the whole object is invalid; it fails closed, a valid rest is in force.
-    Rejected,
-    /// Valid, but the kernel refused it; fails closed for the endpoints it selects.
-    Quarantined,
-}
+use crate::state::State;
 
 /// What one node's agent has in force: one small object per node that lists only what is *not* programmed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
