@@ -54,6 +54,12 @@ fn subdomain_problems(name: &str) -> Vec<String> {
     problems
 }
 
+/// Names that an interface of a HostEndpoint may have.
+pub(crate) fn is_interface_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    (1..=15).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 /// Names as the Network Policy API takes them for `domainNames`: two or more labels, perhaps `*.` before them and a dot
 /// after them.
 pub(crate) fn is_domain_name(text: &str) -> bool {

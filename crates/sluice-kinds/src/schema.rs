@@ -71,22 +71,31 @@ impl Shape {
         let length = path.len();
         match (self, value) {
             (Any, _) => {}
-            (Text, _) => expect(value.is_string(), "a string"),
-            (Bool, _) => expect(value.is_boolean(), "true or false"),
-            (Int, _) => expect(value.is_i64(), "an integer"),
-            (Number, _) => expect(value.is_number(), "a number"),
-            (IntOrText, _) => expect(value.is_i64() || value.is_string(), "an integer or a string"),
+            (Text, _) => expect(value.is_string(), self.noun()),
+            (Bool, _) => expect(value.is_boolean(), self.noun()),
+            (Int, _) => expect(value.is_i64(), self.noun()),
+            (Number, _) => expect(value.is_number(), self.noun()),
+            (IntOrText, _) => expect(value.is_i64() || value.is_string(), self.noun()),
             (List(shape), Value::Array(items)) => {
                 for (n, item) in items.iter().enumerate() {
                     path.push_str(&format!("[{n}]"));
-                    shape.check(item, path, misfits);
+                    match item.is_null() && !matches!(shape, Any) {
+                        // in a list null is a value, and no type has it
+                        true => misfits.wrong.push(shape.not_null(path)),
+                        false => shape.check(item, path, misfits),
+                    }
                     path.truncate(length);
                 }
             }
             (Map(shape), Value::Object(entries)) => {
+                // the API reads null in a map of metadata as the empty text
+                let null_is_text = path.starts_with("metadata");
                 for (key, item) in entries {
                     path.push_str(&format!("[{key}]"));
-                    shape.check(item, path, misfits);
+                    match item.is_null() && !null_is_text {
+                        true => misfits.wrong.push(shape.not_null(path)),
+                        false => shape.check(item, path, misfits),
+                    }
                     path.truncate(length);
                 }
             }
@@ -100,8 +109,25 @@ impl Shape {
                     path.truncate(length);
                 }
             }
-            (List(_), _) => expect(false, "a list"),
-            (Map(_) | Object(_), _) => expect(false, "an object"),
+            (List(_) | Map(_) | Object(_), _) => expect(false, self.noun()),
+        }
+    }
+
+    /// A null where a value of this shape is due.
+    fn not_null(&self, path: &str) -> WrongType {
+        WrongType { path: path.to_owned(), expected: self.noun(), found: "null".to_owned() }
+    }
+
+    fn noun(&self) -> &'static str {
+        match self {
+            Text => "a string",
+            Bool => "true or false",
+            Int => "an integer",
+            Number => "a number",
+            IntOrText => "an integer or a string",
+            Any => "a value",
+            List(_) => "a list",
+            Map(_) | Object(_) => "an object",
         }
     }
 }
@@ -236,11 +262,19 @@ const LABEL_SELECTOR: Shape = Object(&[
     ("matchExpressions", List(&Object(&[("key", Text), ("operator", Text), ("values", List(&Text))]))),
 ]);
 
+const KUBERNETES_PEER: Shape = Object(&[
+    ("podSelector", LABEL_SELECTOR),
+    ("namespaceSelector", LABEL_SELECTOR),
+    ("ipBlock", Object(&[("cidr", Text), ("except", List(&Text))])),
+]);
+
+const KUBERNETES_PORT: Shape = Object(&[("protocol", Text), ("port", IntOrText), ("endPort", Int)]);
+
 const STAGED_KUBERNETES_POLICY: Shape = Object(&[
     ("stagedAction", Text),
     ("podSelector", LABEL_SELECTOR),
-    ("ingress", List(&Any)),
-    ("egress", List(&Any)),
+    ("ingress", List(&Object(&[("from", List(&KUBERNETES_PEER)), ("ports", List(&KUBERNETES_PORT))]))),
+    ("egress", List(&Object(&[("to", List(&KUBERNETES_PEER)), ("ports", List(&KUBERNETES_PORT))]))),
     ("policyTypes", List(&Text)),
 ]);
 

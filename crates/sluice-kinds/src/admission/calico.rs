@@ -9,6 +9,7 @@ use super::Errors;
 use super::network_policy::{self, items};
 use crate::convert::{DELETION_FIELDS, is_zero};
 use crate::field::Field;
+use crate::names::is_interface_name;
 
 const PORTS_NEED_PROTOCOL: &str = "rules that specify ports must set protocol to TCP or UDP or SCTP";
 const NUMBERS_NEED_PROTOCOL: &str =
@@ -74,14 +75,18 @@ fn host_endpoint(errors: &mut Errors, spec: &Field<'_>) {
         errors.invalid(&node, "no node has been specified");
     }
     if let Some(name) = interface.nonempty() {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-        if name != "*" && (name.len() > 15 || !name.bytes().all(allowed)) {
+        if name != "*" && !is_interface_name(name) {
             errors.invalid(&interface, "invalid interface name");
         }
     }
     for address in addresses {
         if parse_ip(address.value.as_str().unwrap_or_default()).is_err() {
             errors.invalid(&address, "invalid IP address");
+        }
+    }
+    for profile in items(&spec.get("profiles")) {
+        if profile.nonempty().is_none() {
+            errors.invalid(&profile, "invalid profile name");
         }
     }
     for entry in items(&spec.get("ports")) {

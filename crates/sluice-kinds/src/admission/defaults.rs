@@ -37,7 +37,8 @@ pub fn default(group: &str, kind: &str, value: &mut Value) {
 }
 
 fn network_policy(value: &mut Value, types: &str) {
-    let Some(spec) = object(value, "spec") else { return };
+    // the API's decoder makes an absent spec an empty one
+    let Some(spec) = value.as_object_mut().and_then(|fields| object_or_new(fields, "spec")) else { return };
     for direction in ["ingress", "egress"] {
         let rules = spec.get_mut(direction).and_then(Value::as_array_mut);
         for port in

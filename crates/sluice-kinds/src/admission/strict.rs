@@ -66,7 +66,7 @@ fn decoder(group: &str, kind: &str) -> Option<Decoder> {
         ("", "ReplicationController") => decode_lenient::<ReplicationController>,
         ("discovery.k8s.io", "EndpointSlice") => decode::<EndpointSlice>,
         ("coordination.k8s.io", "Lease") => decode::<Lease>,
-        ("networking.k8s.io", "NetworkPolicy") => decode::<NetworkPolicy>,
+        ("networking.k8s.io", "NetworkPolicy") => decode_network_policy,
         ("apps", "Deployment") => decode_lenient::<Deployment>,
         ("apps", "StatefulSet") => decode_lenient::<StatefulSet>,
         ("apps", "DaemonSet") => decode_lenient::<DaemonSet>,
@@ -101,6 +101,30 @@ fn decode_lenient<T: DeserializeOwned>(value: &Value) -> Decoded {
             decode::<T>(&value)
         }
         _ => decoded,
+    }
+}
+
+/// As [`decode`]: the API takes null in a list of rules, peers or ports for the empty one (semantics 2.2).
+fn decode_network_policy(value: &Value) -> Decoded {
+    let decoded = decode::<NetworkPolicy>(value);
+    match &decoded.error {
+        Some((_, message)) if message.starts_with("invalid type: null") => {
+            let mut value = value.clone();
+            let rules = ["/spec/ingress", "/spec/egress"];
+            rules.iter().for_each(|path| value.pointer_mut(path).into_iter().for_each(fill_nulls));
+            decode::<NetworkPolicy>(&value)
+        }
+        _ => decoded,
+    }
+}
+
+/// Makes objects of the nulls in a list of rules and in the lists of peers and ports inside it.
+fn fill_nulls(list: &mut Value) {
+    for item in list.as_array_mut().into_iter().flatten() {
+        if item.is_null() {
+            *item = Value::Object(serde_json::Map::new());
+        }
+        ["from", "to", "ports"].iter().for_each(|name| item.get_mut(name).into_iter().for_each(fill_nulls));
     }
 }
 

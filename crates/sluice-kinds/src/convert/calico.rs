@@ -38,7 +38,9 @@ pub(super) fn policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Option<Object
         if types.contains(&direction) {
             return Some(read_rules(reader, &field, direction));
         }
-        if field.value.as_array().is_some_and(|rules| !rules.is_empty()) {
+        if let Err(wrong) = field.items() {
+            reader.wrong_type(Code::SL2013, &wrong);
+        } else if has_rules(field.value) {
             let message = format!("types does not name {}: these rules have no effect", type_name(direction));
             reader.find(Code::SL1005, &field.path, message, Some("add it to types"));
         }
@@ -314,7 +316,11 @@ pub(super) fn stored_labels(reader: &mut Reader<'_>, root: &Field<'_>) -> Labels
 /// Reads a NetworkSet or GlobalNetworkSet. A bad entry is left out: it never widens a rule (7.3).
 pub(super) fn network_set(reader: &mut Reader<'_>, root: &Field<'_>) -> Object {
     let labels = stored_labels(reader, root);
-    let nets = root.at(&["spec", "nets"]);
+    let spec = root.get("spec");
+    if let Err(wrong) = spec.object() {
+        reader.wrong_type(Code::SL2013, &wrong);
+    }
+    let nets = spec.get("nets");
     let items = nets.items().unwrap_or_else(|wrong| {
         reader.wrong_type(Code::SL2013, &wrong);
         Vec::new()

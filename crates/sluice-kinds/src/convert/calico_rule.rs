@@ -47,6 +47,11 @@ pub(super) fn read_rule(reader: &mut Reader<'_>, field: &Field<'_>, direction: D
         let message = format!("HTTP match is not enforced; the rule {outcome}");
         reader.find(Code::SL2101, &http.path, message, Some("match ports, and leave HTTP to a proxy"));
     }
+    // annotations match nothing; one that cannot be read costs only itself
+    let annotations = field.at(&["metadata", "annotations"]).entries().unwrap_or_default();
+    for wrong in annotations.iter().filter_map(|(_, value)| value.text().err()) {
+        reader.find(Code::SL2206, &wrong.path, format!("{wrong}: the annotation is left out"), None);
+    }
     let body = match read_body(reader, field, direction) {
         Ok(rule) => RuleBody::Calico(Box::new(rule)),
         Err(Unreadable) => RuleBody::Unreadable,
@@ -116,6 +121,25 @@ fn family_conflict(reader: &mut Reader<'_>, field: &Field<'_>, rule: &CalicoRule
     if families.any(|family| Some(family) != first) {
         let message = "CIDRs of both families in one rule: a list without a CIDR of the packet's family matches nothing";
         reader.find(Code::SL2206, &field.path, message, Some("write one rule per family"));
+    }
+    let implied = match rule.protocol {
+        Some(Protocol::ICMP) => Some(Family::V4),
+        Some(Protocol::ICMPV6) => Some(Family::V6),
+        _ => None,
+    };
+    let named = [
+        ("source.nets", &rule.source.nets),
+        ("source.notNets", &rule.source.not_nets),
+        ("destination.nets", &rule.destination.nets),
+        ("destination.notNets", &rule.destination.not_nets),
+    ];
+    if let Some(family) = rule.ip_version.or(implied) {
+        for (name, list) in named {
+            if !list.is_empty() && list.iter().all(|cidr| cidr.family() != family) {
+                let message = format!("no CIDR of the rule's family {family}: the rule matches nothing");
+                reader.find(Code::SL2206, &format!("{}.{name}", field.path), message, None);
+            }
+        }
     }
     Ok(())
 }
@@ -278,7 +302,7 @@ fn service_accounts(
             Err(Unreadable)
         }
     });
-    let selector = reader.selector(&field.get("selector"));
+    let selector = criterion(reader, &field.get("selector"), Selector::parse);
     let found = ServiceAccountMatch { names: names?, selector: selector? };
     if found.names.is_empty() && found.selector.is_none() {
         let message = "serviceAccounts has neither names nor selector and counts as not given";
@@ -377,7 +401,7 @@ fn service(
         "a GlobalNetworkPolicy must specify the service's namespace".to_owned()
     } else if let Some(other) = excluded.iter().find(|name| written(name)) {
         format!("cannot specify {other} and services on the same side of a rule")
-    } else if !side.get("notPorts").is_null() && side.path.ends_with("destination") {
+    } else if written(&"notPorts") && side.path.ends_with("destination") {
         "cannot specify notPorts with a service selector".to_owned()
     } else {
         let namespace = namespace.map_or_else(|| reader.key.namespace.clone(), Arc::from);

@@ -85,6 +85,11 @@ fn entries<T>(
         return Err(Unreadable);
     }
     reader.over_limit(field, items.len(), NETWORKS);
+    for (n, item) in items.iter().enumerate() {
+        if items[..n].iter().any(|before| before.value == item.value) {
+            reader.find(Code::SL2206, &item.path, "listed twice; it counts once", None);
+        }
+    }
     let read: Vec<_> = items.iter().map(|item| read(reader, item)).collect();
     read.into_iter().collect()
 }

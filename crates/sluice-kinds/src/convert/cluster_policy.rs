@@ -73,7 +73,7 @@ pub(super) fn cluster_policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Optio
     }
     if dialect != Dialect::Cluster {
         let hint = "write it as a ClusterNetworkPolicy, policy.networking.k8s.io/v1alpha2";
-        reader.find(Code::SL2207, "", "superseded by ClusterNetworkPolicy", Some(hint));
+        reader.find(Code::SL2207, "kind", "superseded by ClusterNetworkPolicy", Some(hint));
     }
     let tier = tier(reader, &spec, dialect);
     let order = priority(reader, &spec, dialect);
@@ -216,9 +216,14 @@ fn body(
     let known = ["name", "action", peers_name, dialect.ports()];
     // every part is read, so that every problem is reported
     let members = known_members(reader, field, &known, Code::SL2011);
-    if field.get("name").value.as_str().is_some_and(|name| name.chars().count() > 100) {
-        let message = "more than 100 characters, which the API refuses";
-        reader.find(Code::SL2206, &field.get("name").path, message, None);
+    let name = field.get("name");
+    match name.text() {
+        Ok(text) if text.is_some_and(|text| text.chars().count() > 100) => {
+            let message = "more than 100 characters, which the API refuses";
+            reader.find(Code::SL2206, &name.path, message, None);
+        }
+        Ok(_) => {}
+        Err(wrong) => reader.find(Code::SL2206, &name.path, format!("{wrong}: the rule has no name"), None),
     }
     let context = PeerContext { direction, dialect, action };
     let from = field.get(peers_name);

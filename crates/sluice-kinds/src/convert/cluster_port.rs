@@ -68,6 +68,8 @@ fn destination_port(reader: &mut Reader<'_>, field: &Field<'_>) -> Result<PortMa
     known_members(reader, field, &["destinationPort"], Code::SL2011)?;
     let port = field.get("destinationPort");
     if port.is_null() {
+        let message = "no destinationPort: every port of the protocol; the API refuses this";
+        reader.find(Code::SL2206, &field.path, message, Some("write the range 1 to 65535"));
         return Ok(PortMatch::Any);
     }
     let (name, inner) = member(reader, &port, &["number", "range"], "port")?;

@@ -1,5 +1,6 @@
 //! HostEndpoint (semantics 3.10).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -11,6 +12,7 @@ use super::Reader;
 use super::calico::stored_labels;
 use super::pod::read_address;
 use crate::field::Field;
+use crate::names::is_interface_name;
 
 /// Reads the object; `None` without a node, or without an interface that it could mean (7.3). An address, profile or
 /// port that cannot be read is left out: host endpoints deny by default, so nothing opens.
@@ -28,7 +30,7 @@ pub(super) fn host_endpoint(reader: &mut Reader<'_>, root: &Field<'_>) -> Option
         })
     };
     let (addresses, profiles, ports) = (listed("expectedIPs"), listed("profiles"), listed("ports"));
-    let addresses: Vec<_> = addresses.iter().filter_map(|item| read_address(reader, item)).collect();
+    let addresses: Vec<_> = addresses.iter().filter_map(|item| address(reader, item)).collect();
     let profiles = profiles.iter().filter_map(|item| profile(reader, item)).collect();
     let named_ports = ports.iter().filter_map(|item| port(reader, item)).collect();
     let node = required(reader, &spec.get("node"), "no node has been specified");
@@ -42,6 +44,13 @@ pub(super) fn host_endpoint(reader: &mut Reader<'_>, root: &Field<'_>) -> Option
             None
         }
     };
+    if let Some(InterfaceMatch::Named(text)) = &interface
+        && !is_interface_name(text)
+    {
+        let message =
+            format!("no interface can be named {text:?}: at most 15 letters, digits, `_`, `.` and `-`");
+        reader.find(Code::SL2206, &name.path, message, None);
+    }
     Some(Object::HostEndpoint(HostEndpoint {
         name: reader.key.name.clone(),
         labels,
@@ -69,14 +78,19 @@ fn required(reader: &mut Reader<'_>, field: &Field<'_>, missing: &str) -> Option
     }
 }
 
-fn profile(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Arc<str>> {
-    match field.text() {
-        Ok(name) => name.map(Arc::from),
-        Err(wrong) => {
-            reader.wrong_type(Code::SL2013, &wrong);
-            None
-        }
+fn address(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<IpAddr> {
+    if matches!(field.text(), Ok(None | Some(""))) {
+        reader.find(Code::SL2003, &field.path, "an empty address is left out", None);
     }
+    read_address(reader, field)
+}
+
+fn profile(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Arc<str>> {
+    let name = field.nonempty().map(Arc::from);
+    if name.is_none() {
+        reader.wrong_type(Code::SL2013, &field.wrong_type("the name of a profile"));
+    }
+    name
 }
 
 fn port(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<NamedPort> {

@@ -54,7 +54,9 @@ pub fn to_model(value: &Value, source: Option<Source<'_>>) -> Converted {
     let Some(key) = model_key(value) else { return Converted::default() };
     let (root, gvk, kind) = (Field::root(value), Gvk::of(value), key.kind);
     let mut reader = Reader { key, source, findings: Vec::new() };
-    let identity = ["name", "namespace"].map(|name| root.at(&["metadata", name]).text().err());
+    let metadata = root.get("metadata");
+    let identity =
+        [metadata.object().err(), metadata.get("name").text().err(), metadata.get("namespace").text().err()];
     if let Some(wrong) = identity.into_iter().flatten().next() {
         reader.wrong_type(Code::SL2013, &wrong);
         return Converted { object: None, findings: reader.findings };
@@ -185,6 +187,15 @@ impl Reader<'_> {
     pub(crate) fn label_selector(&mut self, field: &Field<'_>) -> Result<LabelSelector, Unreadable> {
         if field.is_null() {
             return Ok(LabelSelector::all());
+        }
+        // a list would be read as the fields in their order
+        let expressions = field.get("matchExpressions").items().unwrap_or_default();
+        let parts = [field].into_iter().chain(&expressions);
+        if let Some(wrong) =
+            parts.filter(|part| !part.value.is_object()).map(|part| part.wrong_type("an object")).next()
+        {
+            self.wrong_type(Code::SL2006, &wrong);
+            return Err(Unreadable);
         }
         let read: Result<LabelSelector, _> = serde_path_to_error::deserialize(field.value);
         let selector = read.map_err(|error| {

@@ -33,7 +33,9 @@ pub(super) fn network_policy(reader: &mut Reader<'_>, root: &Field<'_>) -> Optio
         if types.contains(&direction) {
             return Some(read_rules(reader, &field, direction));
         }
-        if field.value.as_array().is_some_and(|rules| !rules.is_empty()) {
+        if let Err(wrong) = field.items() {
+            reader.wrong_type(Code::SL2013, &wrong);
+        } else if has_rules(field.value) {
             let message =
                 format!("policyTypes does not name {}: these rules have no effect", type_name(direction));
             reader.find(Code::SL1005, &field.path, message, Some("add it to policyTypes"));
@@ -133,6 +135,10 @@ fn read_rule(reader: &mut Reader<'_>, field: &Field<'_>, direction: Direction) -
     let body = match field.value {
         // null is an empty rule in the API's decoder: it allows everything (2.2)
         Value::Null | Value::Object(_) => {
+            if field.is_null() {
+                let message = "null is read as the empty rule, which allows everything";
+                reader.find(Code::SL2206, &field.path, message, Some("write {}"));
+            }
             let peers = match direction {
                 Direction::Ingress => "from",
                 Direction::Egress => "to",

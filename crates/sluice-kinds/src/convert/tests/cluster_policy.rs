@@ -7,7 +7,7 @@ const CNP: &str =
 const ANP: &str =
     "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: p}";
 const BANP: &str = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: BaselineAdminNetworkPolicy\nmetadata: {name: default}";
-const SUPERSEDED: &str = "SL2207 @1 superseded by ClusterNetworkPolicy";
+const SUPERSEDED: &str = "SL2207 kind@2 superseded by ClusterNetworkPolicy";
 
 /// Semantics 4: tier, priority and subject, and what cannot be read of them.
 #[test]
@@ -120,7 +120,7 @@ fn cluster_rules_are_read_or_fail_closed() {
             ),
             (
                 "PEERS: [{namespaces: {}, pods: null}], protocols: [{tcp: {destinationPort: {number: 80}}}, {udp: {destinationPort: {range: {start: 1, end: 65535}}}}, {sctp: {}}, {destinationNamedPort: web}]",
-                "[ns <none>] : [TCP 80, UDP 1-65535, SCTP any, named web]",
+                "[ns <none>] : [TCP 80, UDP 1-65535, SCTP any, named web]|SL2206 .protocols[2].sctp no destinationPort: every port of the protocol; the API refuses this",
             ),
             ("PEERS: [{}]", "unreadable|SL2011 .PEERS[0] no known peer type; OUTCOME"),
             ("PEERS: [{namespaces: null}]", "unreadable|SL2011 .PEERS[0] no known peer type; OUTCOME"),
@@ -157,7 +157,7 @@ fn cluster_rules_are_read_or_fail_closed() {
                 "unreadable|SL2011 .protocols[0] no known protocol; OUTCOME",
             ),
             (
-                "PEERS: [{namespaces: {}}], protocols: [{tcp: {}}, {icmp: {}}]",
+                "PEERS: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 1}}}, {icmp: {}}]",
                 "unreadable|SL2011 .protocols[1] unknown protocol \"icmp\"; OUTCOME",
             ),
             (
@@ -223,7 +223,7 @@ fn cluster_egress_peers() {
                 "unreadable|SL2011 .to[0].networks the list is empty: at least one entry is required; OUTCOME",
             ),
             (
-                "to: [{namespaces: {}}, {nodes: {}}], protocols: [{tcp: {}}, {destinationNamedPort: web}]",
+                "to: [{namespaces: {}}, {nodes: {}}], protocols: [{tcp: {destinationPort: {number: 1}}}, {destinationNamedPort: web}]",
                 "unreadable|SL2011 .protocols[1] a named port beside networks, nodes or domainNames, which have none; OUTCOME",
             ),
         ],

@@ -42,7 +42,7 @@ fn host_endpoints_are_read() {
         (
             "{node: n1, interfaceName: eth0, expectedIPs: [x], profiles: [5], ports: [{name: w, port: 1}]}",
             format!(
-                "{}\nSL2003 spec.expectedIPs[0]@4 invalid IP address \"x\"\nSL2013 spec.profiles[0]@4 expected a string, found 5\nSL2005 spec.ports[0]@4 the port has no name, protocol and number 1 to 65535 and is left out",
+                "{}\nSL2003 spec.expectedIPs[0]@4 invalid IP address \"x\"\nSL2013 spec.profiles[0]@4 expected the name of a profile, found 5\nSL2005 spec.ports[0]@4 the port has no name, protocol and number 1 to 65535 and is left out",
                 endpoint("Named(\"eth0\")", none)
             ),
         ),

@@ -2,6 +2,7 @@
 
 mod calico;
 mod cluster_policy;
+mod findings;
 mod host;
 mod isolation;
 mod network_policy;
