@@ -74,10 +74,8 @@ fn host_endpoint(errors: &mut Errors, spec: &Field<'_>) {
     if node.nonempty().is_none() {
         errors.invalid(&node, "no node has been specified");
     }
-    if let Some(name) = interface.nonempty() {
-        if name != "*" && !is_interface_name(name) {
-            errors.invalid(&interface, "invalid interface name");
-        }
+    if interface.nonempty().is_some_and(|name| name != "*" && !is_interface_name(name)) {
+        errors.invalid(&interface, "invalid interface name");
     }
     for address in addresses {
         if parse_ip(address.value.as_str().unwrap_or_default()).is_err() {
