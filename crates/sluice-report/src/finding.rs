@@ -103,8 +103,6 @@ codes! {
     SL2205 Warning Programmed "the policy leaves host endpoints only failsafes";
     SL2206 Warning Programmed "a criterion is read in a way that may surprise";
     SL2207 Warning Programmed "the kind is superseded by ClusterNetworkPolicy";
-    SL2208 Warning Programmed "label and annotation disagree on the namespace's project";
-    SL2209 Warning Programmed "the namespace is in no project";
     SL2301 Warning Programmed "depends on ipBlock matching pod and node addresses";
     SL2302 Warning Programmed "depends on policy between a pod and its own node";
     SL2303 Warning Programmed "depends on whose address a NodePort or load balancer client shows";
