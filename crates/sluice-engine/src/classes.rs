@@ -1,206 +1,216 @@
-//! Addresses → answers to the criteria in use → classes.
+//! Classes: addresses of which the criteria in use say the same.
+//!
+//! What is equal keeps its id; a new class inherits the id of a class that has vanished with its addresses; anything else
+//! gets a number that was never used before.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use rustc_hash::FxHashMap;
+use sluice_plan::{ClassId, Ground};
 
-use sluice_addr::{AddrRange, AddrSet, BitSet, Family, PortSet, partition};
-use sluice_model::Action;
-use sluice_plan::Ground;
-
-use crate::criterion::{Answers, Criteria, Criterion, CriterionId, Facts, PortMap};
-use crate::entity::{Entities, PodView, SetView, holds, named_ports};
-use crate::lower::PORT_PROTOCOLS;
+use crate::criterion::Criteria;
+use crate::facts::{Answers, FactLists};
+use crate::ids::{ClassIx, FactsId, RoleId, Slab, add_sorted, remove_sorted};
 
 /// What addresses of one class have in common.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClassKey {
     pub(crate) ground: Ground,
-    pub(crate) answers: Answers,
+    /// Several pods claim the address.
+    pub(crate) contested: bool,
+    /// For Allow and Pass rules.
+    pub(crate) facts: FactsId,
+    /// For Deny rules.
+    pub(crate) deny: FactsId,
 }
 
-/// What membership in an address set means.
-enum Meaning<'w> {
-    Holds(CriterionId),
-    Ports(CriterionId, PortMap),
-    Set(&'w SetView<'w>),
+#[derive(Debug)]
+pub(crate) struct Class {
+    pub(crate) key: ClassKey,
+    /// `None` until the flush that makes it is over.
+    id: Option<ClassId>,
+    /// Pod addresses and ranges.
+    members: usize,
 }
 
-/// Answers the criteria in use for any address.
-pub(crate) struct Census<'w> {
-    entities: &'w Entities<'w>,
-    /// Criteria that are asked of entities.
-    asked: Vec<(CriterionId, &'w Criterion)>,
-    meanings: Vec<Meaning<'w>>,
-    /// All addresses, split by membership in the address sets.
-    atoms: Vec<(AddrRange, BitSet)>,
+/// A class id that means other addresses or says something else of them.
+#[derive(Debug)]
+pub(crate) struct ChangedClass {
+    pub(crate) id: ClassId,
+    /// The class that has the id now.
+    pub(crate) now: Option<ClassIx>,
+    /// The roles that may see a difference, sorted; `None` for every role.
+    pub(crate) roles: Option<Vec<RoleId>>,
 }
 
-impl<'w> Census<'w> {
-    pub(crate) fn new(entities: &'w Entities<'w>, criteria: &'w Criteria) -> Self {
-        let (mut asked, mut meanings, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
-        let mut sets_matter = false;
-        for (id, criterion) in criteria.used() {
-            match criterion {
-                Criterion::Net(set) => {
-                    addresses.push(set.clone());
-                    meanings.push(Meaning::Holds(id));
+#[derive(Debug, Default)]
+pub(crate) struct Classes {
+    slab: Slab<ClassIx, Class>,
+    numbers: FxHashMap<ClassKey, ClassIx>,
+    by_id: FxHashMap<ClassId, ClassIx>,
+    next: u32,
+    /// Those that were made in this flush.
+    fresh: Vec<ClassIx>,
+    /// Those that may have no member left.
+    deserted: Vec<ClassIx>,
+    /// How many members each new class has from each old one.
+    moves: FxHashMap<(ClassIx, ClassIx), u32>,
+    /// The classes of contested addresses.
+    pub(crate) contested: Vec<ClassIx>,
+}
+
+impl Classes {
+    /// The class with this key, for one more member. Takes over one use of the facts in the key.
+    pub(crate) fn enter(&mut self, key: ClassKey, facts: &mut FactLists) -> ClassIx {
+        if let Some(ix) = self.numbers.get(&key) {
+            facts.release(key.facts);
+            facts.release(key.deny);
+            self.slab[*ix].members += 1;
+            return *ix;
+        }
+        let ix = self.slab.insert(Class { key, id: None, members: 1 });
+        self.numbers.insert(key, ix);
+        self.fresh.push(ix);
+        ix
+    }
+
+    /// One member less.
+    pub(crate) fn leave(&mut self, ix: ClassIx) {
+        let class = &mut self.slab[ix];
+        class.members -= 1;
+        if class.members == 0 {
+            self.deserted.push(ix);
+        }
+    }
+
+    /// A member of one class is now one of the other.
+    pub(crate) fn note_move(&mut self, from: ClassIx, to: ClassIx) {
+        if self.slab[to].id.is_none() {
+            *self.moves.entry((from, to)).or_default() += 1;
+        }
+    }
+
+    /// Gives ids to new classes and forgets those without members. Returns what changed.
+    pub(crate) fn resolve(&mut self, criteria: &mut Criteria, lists: &mut FactLists) -> Vec<ChangedClass> {
+        let mut moves: Vec<((ClassIx, ClassIx), u32)> = self.moves.drain().collect();
+        moves.sort_unstable_by_key(|((from, to), count)| (std::cmp::Reverse(*count), *from, *to));
+        let mut heirs: FxHashMap<ClassIx, ClassIx> = FxHashMap::default();
+        for ((from, to), _) in moves {
+            let (old, new) = (&self.slab[from], &self.slab[to]);
+            if old.members == 0 && new.id.is_none() && old.key.ground == new.key.ground {
+                let inherited = old.id.filter(|_| !heirs.contains_key(&from));
+                if inherited.is_some() {
+                    self.slab[to].id = inherited;
+                    heirs.insert(from, to);
                 }
-                Criterion::Nodes(selector) => {
-                    addresses.push(entities.nodes(selector));
-                    meanings.push(Meaning::Holds(id));
-                }
-                Criterion::Names(patterns) => {
-                    addresses.push(entities.resolved(patterns));
-                    meanings.push(Meaning::Holds(id));
-                }
-                Criterion::Service { namespace, name } => {
-                    addresses.push(entities.service(namespace, name).into_keys().collect());
-                    meanings.push(Meaning::Holds(id));
-                }
-                Criterion::ServicePorts { namespace, name } => {
-                    let mut by_ports: BTreeMap<PortMap, Vec<IpAddr>> = BTreeMap::new();
-                    for (address, ports) in entities.service(namespace, name) {
-                        by_ports.entry(ports).or_default().push(address);
-                    }
-                    for (ports, members) in by_ports {
-                        addresses.push(AddrSet::from_iter(members));
-                        meanings.push(Meaning::Ports(id, ports));
-                    }
-                }
-                Criterion::Entities(_) => {
-                    sets_matter = true;
-                    asked.push((id, criterion));
-                }
-                Criterion::Pods { .. } | Criterion::NamedPorts { .. } => asked.push((id, criterion)),
             }
         }
-        for set in entities.sets.iter().filter(|_| sets_matter) {
-            addresses.push(set.addresses.clone());
-            meanings.push(Meaning::Set(set));
-        }
-        Census { entities, asked, meanings, atoms: partition(&addresses) }
-    }
-
-    /// The class key of every pod address.
-    pub(crate) fn hosts(&self) -> BTreeMap<IpAddr, ClassKey> {
-        let owned = self.entities.owners.keys();
-        owned
-            .map(|&address| {
-                let ground = Ground { family: Family::of(address), pod: true };
-                (address, ClassKey { ground, answers: self.answers(address) })
-            })
-            .collect()
-    }
-
-    /// The class keys of all other addresses: sorted, disjoint, covering both families; neighbours differ.
-    pub(crate) fn ranges(&self) -> Vec<(AddrRange, ClassKey)> {
-        let mut known: HashMap<(Family, &BitSet), ClassKey> = HashMap::new();
-        let mut ranges: Vec<(AddrRange, ClassKey)> = Vec::new();
-        for (range, members) in &self.atoms {
-            let family = range.family();
-            let key = known
-                .entry((family, members))
-                .or_insert_with(|| {
-                    let ground = Ground { family, pod: false };
-                    ClassKey { ground, answers: self.judge(members, &[]) }
-                })
-                .clone();
-            match ranges.last_mut() {
-                Some((last, same)) if *same == key => {
-                    *last = AddrRange::new(last.first(), range.last())
-                        .expect("neighbours of one family, in order");
-                }
-                _ => ranges.push((*range, key)),
+        let mut changed = Vec::new();
+        let mut deserted = std::mem::take(&mut self.deserted);
+        deserted.sort_unstable();
+        deserted.dedup();
+        for ix in deserted {
+            if self.slab[ix].members > 0 {
+                continue;
             }
-        }
-        ranges
-    }
-
-    /// The answers for one address.
-    pub(crate) fn answers(&self, address: IpAddr) -> Answers {
-        let index = self.atoms.partition_point(|(range, _)| range.last() < address);
-        let (_, members) = self.atoms.get(index).expect("atoms cover all addresses");
-        self.judge(members, &self.entities.owners_of(address))
-    }
-
-    fn judge(&self, members: &BitSet, owners: &[&PodView<'w>]) -> Answers {
-        let mut plain = Facts::default();
-        let mut sets = Vec::new();
-        for meaning in members.iter().filter_map(|index| self.meanings.get(index)) {
-            match meaning {
-                Meaning::Holds(id) => drop(plain.holds.insert(id.bit())),
-                Meaning::Ports(id, ports) => drop(plain.ports.insert(*id, ports.clone())),
-                Meaning::Set(set) => sets.push(*set),
-            }
-        }
-        if owners.len() <= 1 {
-            let facts = self.ask(plain, |criterion| match criterion {
-                Criterion::NamedPorts { names, holder, .. } => Answer::Ports(
-                    owners
-                        .iter()
-                        .map(|view| named_ports(names, holder.as_ref(), view))
-                        .next()
-                        .unwrap_or_default(),
-                ),
-                _ => Answer::Holds(holds(criterion, owners, &sets)),
+            let class = self.slab.remove(ix).expect("a class is forgotten once");
+            self.numbers.remove(&class.key);
+            let mut roles = Vec::new();
+            each_criterion(&class.key, lists, |criterion| {
+                let used = criteria.of_mut(criterion);
+                remove_sorted(&mut used.classes, ix);
+                roles.extend_from_slice(&used.roles);
             });
-            return Answers { facts, deny: None };
-        }
-        // Contested (semantics 1.9): what selectors and port names say counts for no Allow or Pass rule, and for a Deny
-        // rule if it is so for any claimant.
-        let contested = |action: Action| {
-            self.ask(plain.clone(), |criterion| match (criterion, action) {
-                (Criterion::NamedPorts { names, holder, negated }, Action::Deny) => {
-                    let of = owners.iter().map(|view| named_ports(names, holder.as_ref(), view));
-                    Answer::Ports(of.reduce(if *negated { common } else { either }).unwrap_or_default())
-                }
-                // In `notPorts` the name stands for every port, so that nothing is left to allow.
-                (Criterion::NamedPorts { negated: true, .. }, _) => {
-                    Answer::Ports(PORT_PROTOCOLS.into_iter().map(|p| (p, PortSet::all())).collect())
-                }
-                (_, Action::Deny) => {
-                    Answer::Holds(owners.iter().any(|view| holds(criterion, &[view], &sets)))
-                }
-                _ => Answer::Holds(false),
-            })
-        };
-        let (facts, deny) = (contested(Action::Allow), contested(Action::Deny));
-        Answers { deny: (deny != facts).then(|| Box::new(deny)), facts }
-    }
-
-    /// The answers for an address of a pod that lies in no set and no CIDR: a stand-in for the family that a pod lacks.
-    pub(crate) fn answers_off_net(&self, view: &PodView<'w>) -> Answers {
-        self.judge(&BitSet::new(), &[view])
-    }
-
-    fn ask(&self, mut facts: Facts, answer: impl Fn(&Criterion) -> Answer) -> Facts {
-        for (id, criterion) in &self.asked {
-            match answer(criterion) {
-                Answer::Holds(true) => drop(facts.holds.insert(id.bit())),
-                Answer::Ports(ports) if !ports.is_empty() => drop(facts.ports.insert(*id, ports)),
-                Answer::Holds(false) | Answer::Ports(_) => {}
+            if class.key.contested {
+                self.contested.retain(|other| *other != ix);
+            }
+            lists.release(class.key.facts);
+            lists.release(class.key.deny);
+            if let Some(id) = class.id {
+                self.by_id.remove(&id);
+                let roles = (!class.key.contested).then_some(roles);
+                changed.push(ChangedClass { id, now: heirs.get(&ix).copied(), roles });
             }
         }
-        facts
+        let places: FxHashMap<ClassId, usize> = changed.iter().map(|c| c.id).zip(0..).collect();
+        for ix in std::mem::take(&mut self.fresh) {
+            let Some(class) = self.slab.get(ix) else { continue };
+            let key = class.key;
+            let mut roles = Vec::new();
+            each_criterion(&key, lists, |criterion| {
+                let used = criteria.of_mut(criterion);
+                add_sorted(&mut used.classes, ix);
+                roles.extend_from_slice(&used.roles);
+            });
+            if key.contested {
+                self.contested.push(ix);
+            }
+            let id = self.slab[ix].id.unwrap_or_else(|| {
+                let id = ClassId(self.next);
+                self.next = self.next.checked_add(1).expect("fewer than 2^32 ids in the life of a process");
+                id
+            });
+            self.slab[ix].id = Some(id);
+            self.by_id.insert(id, ix);
+            match places.get(&id) {
+                Some(at) if key.contested => changed[*at].roles = None,
+                Some(at) => {
+                    if let Some(known) = &mut changed[*at].roles {
+                        known.extend(roles);
+                    }
+                }
+                None => {
+                    changed.push(ChangedClass { id, now: Some(ix), roles: (!key.contested).then_some(roles) })
+                }
+            }
+        }
+        for roles in changed.iter_mut().filter_map(|change| change.roles.as_mut()) {
+            roles.sort_unstable();
+            roles.dedup();
+        }
+        changed
+    }
+
+    pub(crate) fn of(&self, ix: ClassIx) -> &Class {
+        &self.slab[ix]
+    }
+
+    /// The class with a public id.
+    pub(crate) fn by_id(&self, id: ClassId) -> ClassIx {
+        self.by_id[&id]
+    }
+
+    /// The public id of a class, once the flush has resolved it.
+    pub(crate) fn id(&self, ix: ClassIx) -> ClassId {
+        self.slab[ix].id.expect("every class has an id once it is resolved")
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClassIx, &Class)> {
+        self.slab.iter()
+    }
+
+    pub(crate) fn answers<'a>(
+        &self,
+        ix: ClassIx,
+        criteria: &'a Criteria,
+        lists: &'a FactLists,
+    ) -> Answers<'a> {
+        let key = &self.slab[ix].key;
+        Answers {
+            criteria,
+            ground: key.ground.index(),
+            contested: key.contested,
+            facts: lists.of(key.facts),
+            deny: lists.of(key.deny),
+        }
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.slab.settle();
     }
 }
 
-enum Answer {
-    Holds(bool),
-    Ports(PortMap),
-}
-
-fn either(mut a: PortMap, b: PortMap) -> PortMap {
-    for (protocol, ports) in b {
-        let own = a.entry(protocol).or_default();
-        *own = own.union(&ports);
+fn each_criterion(key: &ClassKey, lists: &FactLists, mut each: impl FnMut(crate::ids::CriterionId)) {
+    lists.of(key.facts).iter().for_each(|fact| each(fact.0));
+    if key.deny != key.facts {
+        lists.of(key.deny).iter().for_each(|fact| each(fact.0));
     }
-    a
-}
-
-fn common(a: PortMap, b: PortMap) -> PortMap {
-    a.into_iter()
-        .filter_map(|(protocol, ports)| Some((protocol, ports.intersect(b.get(&protocol)?))))
-        .filter(|(_, ports)| !ports.is_empty())
-        .collect()
 }

@@ -1,28 +1,38 @@
 //! Criteria: the questions about one address that rules ask, with numbers.
 //!
 //! Rules are conjunctions over questions such as "is it in 10.0.0.0/8?" or "is it a pod with app=web?". Each different
-//! question gets a number, so that what is known of an address is a set of small numbers, and addresses with equal sets
+//! question gets a number, so that what is known of an address is a list of small numbers, and addresses with equal lists
 //! are one class.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use sluice_addr::{AddrSet, BitSet, PortSet, Protocol};
-use sluice_model::{Action, DomainPattern};
-use sluice_selector::{LabelSelector, Selector};
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use sluice_addr::{AddrSet, Family, PortSet, Protocol};
+use sluice_model::DomainPattern;
+use sluice_plan::Ground;
+use sluice_selector::LabelSelector;
+
+use crate::ids::{ClassIx, CriterionId, PortsId, QueryId, RoleId, Slab, SourceId, Sym};
+use crate::queries::Queries;
+use crate::symbols::Symbols;
 
 /// Ports by protocol.
 pub(crate) type PortMap = BTreeMap<Protocol, PortSet>;
 
 /// A question about one address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Criterion {
+    /// Does some entity of the address satisfy the query (semantics 1.3)? `negated` where a rule matches if none does: the
+    /// question is the same, but a contested address answers differently (1.9).
+    Entity { query: QueryId, negated: bool },
+    /// Which numbers do its entities give to any of these port names (semantics 1.8), if they satisfy `holder`? `negated`
+    /// where they stand in `notPorts`.
+    NamedPorts { names: Box<[Sym]>, holder: Option<QueryId>, negated: bool },
     /// Is it one of these addresses, whoever owns it (semantics 1.3)?
     Net(AddrSet),
-    /// Is it a pod that Kubernetes selectors match (semantics 2.1)?
-    Pods { namespaces: Namespaces, pods: Option<LabelSelector> },
-    /// Does a side of a Calico rule match through `E(a)` (semantics 3.4)?
-    Entities(EntityMatch),
     /// Is it an address of a node with these labels (semantics 4)?
     Nodes(LabelSelector),
     /// Did DNS give it for one of these names (semantics 4)?
@@ -31,153 +41,168 @@ pub(crate) enum Criterion {
     Service { namespace: Arc<str>, name: Arc<str> },
     /// On which ports is it an endpoint of the Service (semantics 3.9)?
     ServicePorts { namespace: Arc<str>, name: Arc<str> },
-    /// Which numbers does its pod give to any of these port names (semantics 1.8)? `negated` where they stand in
-    /// `notPorts`.
-    NamedPorts { names: BTreeSet<Arc<str>>, holder: Option<EntityMatch>, negated: bool },
 }
 
-/// The namespaces that a Kubernetes peer looks at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Namespaces {
-    /// One, by name.
-    Named(Arc<str>),
-    /// Those whose labels match.
-    Matching(LabelSelector),
-}
+impl Criterion {
+    /// Does the answer come from entities, so that a contested address has none?
+    pub(crate) fn is_of_entities(&self) -> bool {
+        match self {
+            Criterion::Entity { .. } | Criterion::NamedPorts { .. } => true,
+            Criterion::Net(_)
+            | Criterion::Nodes(_)
+            | Criterion::Names(_)
+            | Criterion::Service { .. }
+            | Criterion::ServicePorts { .. } => false,
+        }
+    }
 
-/// The selectors of one side of a Calico rule, over the labels that Calico selectors see (semantics 1.4).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct EntityMatch {
-    /// Which entities are looked at.
-    pub(crate) scope: EntityScope,
-    /// `selector` and `serviceAccounts`, and the namespaces' part of the scope.
-    pub(crate) selector: Selector,
-    /// `serviceAccounts` is given.
-    pub(crate) pods_only: bool,
-    /// `notSelector`.
-    pub(crate) not_selector: Option<Selector>,
-    /// Must an entity match, or must merely none match `not_selector`?
-    pub(crate) positive: bool,
-}
-
-/// `scope(er)` of semantics 3.4.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum EntityScope {
-    /// Entities without a namespace.
-    Global,
-    /// Entities with one.
-    Namespaced,
-    /// Entities of this namespace.
-    Of(Arc<str>),
-    /// All.
-    All,
-}
-
-/// The number of a criterion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct CriterionId(u32);
-
-impl CriterionId {
-    pub(crate) fn bit(self) -> usize {
-        self.0 as usize
+    /// The grounds on which every address answers yes, as bits by [`Ground::index`].
+    fn constants(&self, queries: &Queries) -> u8 {
+        let bits = |holds: &dyn Fn(Ground) -> bool| {
+            Ground::ALL.iter().filter(|g| holds(**g)).fold(0, |bits, g| bits | 1 << g.index())
+        };
+        match self {
+            Criterion::Entity { query, .. } if queries.of(*query).query.holds_for_every_pod() => {
+                bits(&|ground| ground.pod)
+            }
+            Criterion::Net(set) => bits(&|ground| is_whole(set, ground.family)),
+            _ => 0,
+        }
     }
 }
 
-/// The criteria in use. Numbers are stable while a criterion is in use and free again one flush after.
+fn is_whole(set: &AddrSet, family: Family) -> bool {
+    set.is_superset(&AddrSet::all_of(family))
+}
+
+/// A criterion in use.
+#[derive(Debug)]
+pub(crate) struct CriterionUse {
+    pub(crate) criterion: Criterion,
+    /// How many rules ask it.
+    users: u32,
+    /// Do the lists of facts know it?
+    pub(crate) established: bool,
+    constants: u8,
+    of_entities: bool,
+    /// The addresses that answer, for criteria about addresses themselves.
+    pub(crate) sources: Vec<(PortsId, SourceId, AddrSet)>,
+    /// The classes that answer, sorted.
+    pub(crate) classes: Vec<ClassIx>,
+    /// The roles whose rules ask it of peers, sorted.
+    pub(crate) roles: Vec<RoleId>,
+}
+
+/// The criteria in use.
 #[derive(Debug, Default)]
 pub(crate) struct Criteria {
-    numbers: HashMap<Arc<Criterion>, CriterionId>,
-    /// By number: the criterion, and whether this flush uses it.
-    slots: Vec<Option<(Arc<Criterion>, bool)>>,
+    slab: Slab<CriterionId, CriterionUse>,
+    numbers: HashTable<CriterionId>,
+    /// Those that may have to be established, or to be forgotten.
+    pub(crate) touched: Vec<CriterionId>,
+    /// Established ones that contested addresses must know (semantics 1.9), each sorted.
+    pub(crate) negated: Vec<CriterionId>,
+    pub(crate) universal: Vec<CriterionId>,
+    /// Established ones about port names, by name.
+    pub(crate) by_port: FxHashMap<Sym, Vec<CriterionId>>,
+    /// Established ones that other objects can change.
+    pub(crate) of_nodes: Vec<CriterionId>,
+    pub(crate) of_names: Vec<CriterionId>,
+    pub(crate) of_services: FxHashMap<(Arc<str>, Arc<str>), Vec<CriterionId>>,
+}
+
+fn hash(criterion: &Criterion) -> u64 {
+    FxBuildHasher.hash_one(criterion)
 }
 
 impl Criteria {
-    /// Starts a flush: criteria that are not interned again will be gone when it ends.
-    pub(crate) fn begin(&mut self) {
-        self.slots.iter_mut().flatten().for_each(|(_, used)| *used = false);
-    }
-
-    /// Ends a flush. Only now are numbers free, so that none means two things in one comparison of old and new.
-    pub(crate) fn end(&mut self) {
-        for slot in &mut self.slots {
-            if let Some((criterion, false)) = slot {
-                self.numbers.remove(criterion);
-                *slot = None;
-            }
-        }
-    }
-
-    pub(crate) fn intern(&mut self, criterion: Criterion) -> CriterionId {
-        if let Some(&id) = self.numbers.get(&criterion) {
-            if let Some(Some((_, used))) = self.slots.get_mut(id.bit()) {
-                *used = true;
-            }
+    /// The number of a criterion, for one more user. What it holds of `queries` and `symbols` is given back if it exists.
+    pub(crate) fn take(
+        &mut self,
+        criterion: Criterion,
+        queries: &mut Queries,
+        symbols: &mut Symbols,
+    ) -> CriterionId {
+        let hash_of_criterion = hash(&criterion);
+        let known = self.numbers.find(hash_of_criterion, |id| self.slab[*id].criterion == criterion);
+        if let Some(&id) = known {
+            give_back(&criterion, queries, symbols);
+            let used = &mut self.slab[id];
+            used.users += 1;
             return id;
         }
-        let slot = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
+        let id = self.slab.insert(CriterionUse {
+            constants: criterion.constants(queries),
+            of_entities: criterion.is_of_entities(),
+            criterion,
+            users: 1,
+            established: false,
+            sources: Vec::new(),
+            classes: Vec::new(),
+            roles: Vec::new(),
         });
-        let id = CriterionId(u32::try_from(slot).expect("fewer than 2^32 criteria fit into memory"));
-        let criterion = Arc::new(criterion);
-        self.slots[slot] = Some((criterion.clone(), true));
-        self.numbers.insert(criterion, id);
+        let slab = &self.slab;
+        self.numbers.insert_unique(hash_of_criterion, id, |id| hash(&slab[*id].criterion));
+        self.touched.push(id);
         id
     }
 
-    /// The criteria that this flush has interned, by number.
-    pub(crate) fn used(&self) -> impl Iterator<Item = (CriterionId, &Criterion)> {
-        (0..).zip(&self.slots).filter_map(|(number, slot)| match slot {
-            Some((criterion, true)) => Some((CriterionId(number), criterion.as_ref())),
-            _ => None,
-        })
-    }
-}
-
-/// The answers for one address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Facts {
-    /// The questions that are answered yes.
-    pub(crate) holds: BitSet,
-    /// The answers that are ports; absent = none.
-    pub(crate) ports: BTreeMap<CriterionId, PortMap>,
-}
-
-impl Facts {
-    /// The answers to some questions only.
-    pub(crate) fn restricted(&self, to: &BTreeSet<CriterionId>) -> Facts {
-        let mut holds = BitSet::new();
-        for id in to.iter().filter(|id| self.holds.contains(id.bit())) {
-            holds.insert(id.bit());
-        }
-        let ports = self.ports.iter().filter(|(id, _)| to.contains(id));
-        Facts { holds, ports: ports.map(|(id, ports)| (*id, ports.clone())).collect() }
-    }
-}
-
-/// The answers for one address, by the action of the rule that asks: they differ where several pods contest the address
-/// (semantics 1.9).
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Answers {
-    /// For Allow and Pass rules, and for Deny rules too unless `deny` says otherwise.
-    pub(crate) facts: Facts,
-    /// For Deny rules, if different.
-    pub(crate) deny: Option<Box<Facts>>,
-}
-
-impl Answers {
-    /// The answers that a rule with this action gets.
-    pub(crate) fn facts(&self, action: Action) -> &Facts {
-        match (&self.deny, action) {
-            (Some(deny), Action::Deny) => deny,
-            _ => &self.facts,
+    /// One user less. A criterion without users is forgotten by the end of the flush.
+    pub(crate) fn release(&mut self, id: CriterionId) {
+        let used = &mut self.slab[id];
+        used.users -= 1;
+        if used.users == 0 {
+            self.touched.push(id);
         }
     }
 
-    /// The answers to some questions only.
-    pub(crate) fn restricted(&self, to: &BTreeSet<CriterionId>) -> Answers {
-        let facts = self.facts.restricted(to);
-        let deny = self.deny.as_ref().map(|deny| deny.restricted(to)).filter(|deny| *deny != facts);
-        Answers { facts, deny: deny.map(Box::new) }
+    pub(crate) fn is_used(&self, id: CriterionId) -> bool {
+        self.slab.get(id).is_some_and(|used| used.users > 0)
+    }
+
+    /// Forgets a criterion that no list of facts knows.
+    pub(crate) fn remove(&mut self, id: CriterionId, queries: &mut Queries, symbols: &mut Symbols) {
+        let Some(gone) = self.slab.remove(id) else { return };
+        let entry = self.numbers.find_entry(hash(&gone.criterion), |other| *other == id);
+        drop(entry.map(|entry| entry.remove()));
+        give_back(&gone.criterion, queries, symbols);
+    }
+
+    pub(crate) fn is_constant(&self, id: CriterionId, ground: usize, contested: bool) -> bool {
+        let used = &self.slab[id];
+        used.constants >> ground & 1 == 1 && !(contested && used.of_entities)
+    }
+
+    pub(crate) fn of(&self, id: CriterionId) -> &CriterionUse {
+        &self.slab[id]
+    }
+
+    pub(crate) fn of_mut(&mut self, id: CriterionId) -> &mut CriterionUse {
+        &mut self.slab[id]
+    }
+
+    pub(crate) fn get(&self, id: CriterionId) -> Option<&CriterionUse> {
+        self.slab.get(id)
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.slab.settle();
+    }
+}
+
+fn give_back(criterion: &Criterion, queries: &mut Queries, symbols: &mut Symbols) {
+    match criterion {
+        Criterion::Entity { query, .. } => queries.release(*query, symbols),
+        Criterion::NamedPorts { names, holder, .. } => {
+            names.iter().for_each(|name| symbols.release(*name));
+            if let Some(query) = holder {
+                queries.release(*query, symbols);
+            }
+        }
+        Criterion::Net(_)
+        | Criterion::Nodes(_)
+        | Criterion::Names(_)
+        | Criterion::Service { .. }
+        | Criterion::ServicePorts { .. } => {}
     }
 }

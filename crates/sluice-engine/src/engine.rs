@@ -1,21 +1,14 @@
 //! The engine: objects in, plan deltas out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sluice_addr::{Family, canonical_ip};
-use sluice_model::{Direction, Kind, ObjectDelta, ObjectKey, PodKey, World};
-use sluice_plan::{Endpoint, Plan, PlanDelta, Revisions, Span, Subject, Verdict};
+use sluice_model::{Kind, Object, ObjectDelta, ObjectKey, PodKey, World};
+use sluice_plan::{Plan, PlanDelta, Revisions};
 
-use crate::classes::Census;
-use crate::criterion::{Answers, Criteria};
-use crate::entity::{Entities, PodView};
-use crate::identity::Identity;
-use crate::legs::{LegNumber, Legs, SubjectMatch, enforced};
-use crate::lower::LoweredPolicy;
+use crate::core::Core;
 use crate::objects::{changes_nothing, keys_of};
-use crate::state::{PolicyState, policy_states};
+use crate::state::PolicyState;
 
 /// Whose endpoints a plan is for. All other pods are peers only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,28 +19,16 @@ pub enum Scope {
     Cluster,
 }
 
-impl Scope {
-    fn holds(&self, view: &PodView<'_>) -> bool {
-        match self {
-            Scope::Node(name) => view.pod.node.as_ref() == Some(name),
-            Scope::Cluster => true,
-        }
-    }
-}
-
-/// Compiles the objects of a [`World`] to a [`Plan`] and keeps the plan up to date. One writer, no clock, no IO.
+/// Compiles objects to a [`Plan`] and keeps the plan up to date. One writer, no clock, no IO.
 ///
 /// Apply any number of deltas, then [`Engine::flush`] once. What was computed never depends on the order or the framing
-/// in which the objects came, ids and generation aside.
+/// in which the objects came, ids and generation aside; what a flush costs depends on what has changed.
 #[derive(Debug)]
 pub struct Engine {
-    scope: Scope,
-    namespaces_are_complete: bool,
+    core: Core,
+    /// All objects but pods, of which much less is kept.
     world: World,
     plan: Plan,
-    states: BTreeMap<ObjectKey, PolicyState>,
-    criteria: Criteria,
-    identity: Identity,
     revisions: Revisions,
     /// Kinds that are being read anew, with what was seen of each so far.
     resyncs: BTreeMap<Kind, BTreeSet<ObjectKey>>,
@@ -59,13 +40,9 @@ impl Engine {
     /// An engine without objects. Its first flush gives the plan of the empty world.
     pub fn new(scope: Scope) -> Self {
         Engine {
-            scope,
-            namespaces_are_complete: false,
+            core: Core::new(scope),
             world: World::default(),
             plan: Plan::default(),
-            states: BTreeMap::new(),
-            criteria: Criteria::default(),
-            identity: Identity::default(),
             revisions: Revisions::new(),
             resyncs: BTreeMap::new(),
             stale: true,
@@ -75,21 +52,71 @@ impl Engine {
     /// Every Namespace that exists is or will be applied, as when a cluster is watched. Then a pod whose Namespace is
     /// absent has no profile that allows (semantics 3.7); else it counts as existing (1.4).
     pub fn with_complete_namespaces(mut self) -> Self {
-        self.namespaces_are_complete = true;
+        self.core.namespaces_are_complete = true;
         self
     }
 
     /// Takes in one change. Repeated and unknown changes do no harm.
     pub fn apply(&mut self, delta: ObjectDelta) {
-        if let ObjectDelta::Upsert(object) = &delta {
+        if !self.resyncs.is_empty()
+            && let ObjectDelta::Upsert(object) = &delta
+        {
             let key = object.key();
             if let Some(seen) = self.resyncs.get_mut(&key.kind) {
                 seen.insert(key);
             }
         }
-        if !changes_nothing(&self.world, &delta) {
-            self.world.apply(delta);
-            self.stale = true;
+        match delta {
+            ObjectDelta::Upsert(Object::Pod(pod)) => self.stale |= self.core.upsert_pod(&pod),
+            ObjectDelta::Delete(key) if key.kind == Kind::Pod => {
+                self.stale |= self.core.delete_pod(&PodKey { namespace: key.namespace, name: key.name });
+            }
+            delta => {
+                if !changes_nothing(&self.world, &delta) {
+                    self.note(&delta);
+                    self.world.apply(delta);
+                    self.stale = true;
+                }
+            }
+        }
+    }
+
+    /// Remembers which object will have changed.
+    fn note(&mut self, delta: &ObjectDelta) {
+        let key = match delta {
+            ObjectDelta::Upsert(object) => object.key(),
+            ObjectDelta::Delete(key) => key.clone(),
+        };
+        let dirty = &mut self.core.dirty;
+        let pair = (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            Kind::Namespace => drop(dirty.namespaces.insert(key.name)),
+            Kind::Node => drop(dirty.nodes.insert(key.name)),
+            Kind::ServiceAccount => drop(dirty.accounts.insert(pair)),
+            Kind::Tier => dirty.tiers = true,
+            Kind::GlobalNetworkSet | Kind::NetworkSet => drop(dirty.sets.insert(pair)),
+            Kind::HostEndpoint => drop(dirty.host_endpoints.insert(key.name)),
+            Kind::EndpointSlice => {
+                let old = self.world.slices.get(&pair).map(|slice| slice.service.clone());
+                let new = match delta {
+                    ObjectDelta::Upsert(Object::EndpointSlice(slice)) => Some(slice.service.clone()),
+                    _ => None,
+                };
+                let services = old.into_iter().chain(new).map(|service| (key.namespace.clone(), service));
+                dirty.services.extend(services);
+            }
+            Kind::ResolvedName => dirty.names = true,
+            Kind::ProjectIsolation => dirty.projects = true,
+            Kind::Service | Kind::Pod | Kind::Profile => {}
+            Kind::KubernetesNetworkPolicy
+            | Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::KubernetesClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy => drop(dirty.policies.insert(key)),
         }
     }
 
@@ -101,7 +128,11 @@ impl Engine {
     /// The list is complete: objects of the kind that were not upserted since [`Engine::resync_begin`] are deleted.
     pub fn resync_end(&mut self, kind: Kind) {
         let Some(seen) = self.resyncs.remove(&kind) else { return };
-        for key in keys_of(&self.world, kind) {
+        let known = match kind {
+            Kind::Pod => self.core.pod_keys(),
+            _ => keys_of(&self.world, kind),
+        };
+        for key in known {
             if !seen.contains(&key) {
                 self.apply(ObjectDelta::Delete(key));
             }
@@ -110,27 +141,32 @@ impl Engine {
 
     /// Notes that all changes of a kind up to a resourceVersion were applied; the next plan carries it.
     pub fn observe(&mut self, kind: &str, revision: u64) {
-        let entry = self.revisions.entry(kind.into()).or_default();
-        *entry = revision.max(*entry);
+        match self.revisions.get_mut(kind) {
+            Some(known) => *known = revision.max(*known),
+            None => drop(self.revisions.insert(kind.into(), revision)),
+        }
     }
 
     /// Brings the plan up to date. `None` if nothing was applied or observed since the last flush; a delta that
     /// [`PlanDelta::is_empty`] carries new revisions only.
     pub fn flush(&mut self) -> Option<PlanDelta> {
-        if !self.stale && self.revisions == self.plan.revisions {
+        let observed = self.revisions != self.plan.revisions;
+        if !self.stale && !observed {
             return None;
         }
-        let mut next = if self.stale { self.compile() } else { self.plan.clone() };
-        next.revisions = self.revisions.clone();
-        next.generation = self.plan.generation + 1;
-        let delta = self.plan.diff(&next);
-        let unchanged =
-            self.plan.generation > 0 && delta.is_empty() && delta.revisions == self.plan.revisions;
-        self.stale = false;
-        if unchanged {
+        let mut delta = PlanDelta::default();
+        if std::mem::take(&mut self.stale) {
+            self.core.flush(&self.world, &mut self.plan, &mut delta);
+        }
+        if self.plan.generation > 0 && delta.is_empty() && !observed {
             return None;
         }
-        self.plan = next;
+        self.plan.generation += 1;
+        if observed {
+            self.plan.revisions.clone_from(&self.revisions);
+        }
+        delta.generation = self.plan.generation;
+        delta.revisions.clone_from(&self.revisions);
         Some(delta)
     }
 
@@ -139,130 +175,21 @@ impl Engine {
         &self.plan
     }
 
-    /// The objects, including those applied since the last flush.
+    /// The objects except pods, of which the engine keeps only what policy sees; including those applied since the last
+    /// flush.
     pub fn world(&self) -> &World {
         &self.world
     }
 
-    /// Every policy with what the last flush found about it.
-    pub fn states(&self) -> &BTreeMap<ObjectKey, PolicyState> {
-        &self.states
+    /// Every pod that is known.
+    pub fn pods(&self) -> BTreeSet<PodKey> {
+        let keys = self.core.pod_keys().into_iter();
+        keys.map(|key| PodKey { namespace: key.namespace, name: key.name }).collect()
     }
 
-    fn compile(&mut self) -> Plan {
-        let Engine { scope, namespaces_are_complete, world, plan: old, states, criteria, identity, .. } =
-            self;
-        let entities = Entities::new(world);
-        let local: Vec<(&PodKey, &PodView<'_>)> = entities
-            .pods
-            .iter()
-            .filter(|(_, view)| scope.holds(view))
-            .map(|(key, view)| (*key, view))
-            .collect();
-
-        let tiers = enforced(world);
-        let mut applies: BTreeMap<&PodKey, Vec<(usize, usize)>> = BTreeMap::new();
-        let mut lowered: HashMap<(usize, usize), LoweredPolicy> = HashMap::new();
-        criteria.begin();
-        for (tier, (_, policies)) in tiers.iter().enumerate() {
-            for (index, policy) in policies.iter().enumerate() {
-                let subjects = SubjectMatch::new(policy);
-                let selected = local.iter().filter(|(_, view)| subjects.selects(view));
-                let mut selected = selected.map(|(key, _)| *key).peekable();
-                // A policy that selects nothing here must not split classes.
-                if selected.peek().is_some() {
-                    lowered.insert((tier, index), LoweredPolicy::new(policy.clone(), criteria));
-                }
-                selected.for_each(|key| applies.entry(key).or_default().push((tier, index)));
-            }
-        }
-
-        let census = Census::new(&entities, criteria);
-        let classes = identity.classes(census.hosts(), census.ranges(), old);
-
-        let mut legs = Legs::new(&tiers, &lowered, &classes);
-        let mut of_address: BTreeMap<(&PodKey, IpAddr), (LegNumber, LegNumber)> = BTreeMap::new();
-        for (key, view) in &local {
-            let owned = entities.owned_by(view);
-            let applies = applies.get(key).map(Vec::as_slice).unwrap_or_default();
-            let known = !*namespaces_are_complete || world.namespaces.contains_key(&key.namespace);
-            let profile = if known { Verdict::Allow } else { Verdict::Deny }; // semantics 3.7
-            for &address in &owned {
-                let own = own_answers(&census, view, address, &owned);
-                let ingress = legs.leg(Direction::Ingress, applies, &own, profile, identity);
-                let egress = legs.leg(Direction::Egress, applies, &own, profile, identity);
-                of_address.insert((key, address), (ingress, egress));
-            }
-        }
-        let ids = identity.legs(legs.finished());
-        let subject = |(ingress, egress): (LegNumber, LegNumber)| Subject {
-            ingress: ids[ingress.0],
-            egress: ids[egress.0],
-        };
-        let compiled = ids.iter().copied().zip(legs.finished().iter().map(|leg| (**leg).clone())).collect();
-        let functions = std::mem::take(&mut legs.functions);
-        identity.retire(&functions);
-        *states = policy_states(&tiers, &lowered, &applies, &classes, world);
-
-        let endpoints = local.iter().map(|(key, view)| {
-            let addresses = entities
-                .owned_by(view)
-                .into_iter()
-                .map(|address| (address, subject(of_address[&(*key, address)])));
-            let endpoint = Endpoint {
-                uid: view.pod.uid.clone(),
-                node: view.pod.node.clone(),
-                addresses: addresses.collect(),
-            };
-            ((*key).clone(), endpoint)
-        });
-        let plan = Plan {
-            generation: 0,
-            revisions: Revisions::new(),
-            endpoints: endpoints.collect(),
-            legs: compiled,
-            functions,
-            classes: classes.keys.iter().map(|(id, key)| (*id, key.ground)).collect(),
-            hosts: classes.hosts,
-            ranges: classes
-                .ranges
-                .iter()
-                .map(|(range, class)| (range.first(), Span { last: range.last(), class: *class }))
-                .collect(),
-            nodes: node_addresses(world),
-        };
-        criteria.end();
-        plan
+    /// Every policy with what the last flush found about it. Computed anew with every call, at a cost that grows with the
+    /// policies and what they match.
+    pub fn states(&self) -> BTreeMap<ObjectKey, PolicyState> {
+        self.core.states(&self.world)
     }
-}
-
-/// The answers about a subject's own address, by family. Where the pod has no address of a family, no connection of that
-/// family reaches it either.
-fn own_answers<'w>(
-    census: &Census<'w>,
-    view: &PodView<'w>,
-    address: IpAddr,
-    owned: &[IpAddr],
-) -> [Answers; 2] {
-    Family::BOTH.map(|family| {
-        let same = Some(address).filter(|a| Family::of(*a) == family);
-        let other = || owned.iter().copied().find(|a| Family::of(*a) == family);
-        same.or_else(other).map_or_else(|| census.answers_off_net(view), |a| census.answers(a))
-    })
-}
-
-/// Which node an address is local to. A hostNetwork pod is its node (semantics 1.5).
-fn node_addresses(world: &World) -> BTreeMap<IpAddr, Arc<str>> {
-    let mut nodes = BTreeMap::new();
-    for node in world.nodes.values() {
-        for address in &node.addresses {
-            nodes.entry(canonical_ip(*address)).or_insert_with(|| node.name.clone());
-        }
-    }
-    for pod in world.pods.values().filter(|pod| pod.host_network && !pod.finished) {
-        for (address, node) in pod.addresses.iter().filter_map(|a| Some((a, pod.node.as_ref()?))) {
-            nodes.entry(canonical_ip(*address)).or_insert_with(|| node.clone());
-        }
-    }
-    nodes
 }

@@ -1,237 +1,334 @@
-//! Subjects: which policies apply to an endpoint, and what each leg does with each class.
+//! Legs: what a role does with each class, for subjects of whose own address the same is known.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-
+use rustc_hash::FxHashMap;
 use sluice_addr::Family;
-use sluice_model::{Direction, Kind, Policy, Subject as Selects, Tier, World};
-use sluice_plan::{Cause, FunctionId, Ground, Leg, Outcome, PortFunction, TierStage, Verdict};
-use sluice_selector::Selector;
+use sluice_plan::{Cause, Changes, FunctionId, Ground, Leg, LegId, Outcome, Plan, PlanDelta, Verdict};
 
-use crate::classes::ClassKey;
+use crate::classes::{ChangedClass, Classes};
 use crate::compose::{Stage, Step, compose};
-use crate::criterion::{Answers, CriterionId};
-use crate::entity::PodView;
-use crate::identity::{Classes, Identity};
-use crate::lower::{LoweredPolicy, LoweredRule};
+use crate::criterion::Criteria;
+use crate::facts::{Answers, Fact, FactLists, PortMaps};
+use crate::functions::Functions;
+use crate::ids::{ClassIx, LegIx, RoleId, Slab};
+use crate::lower::LoweredRule;
+use crate::policies::Policies;
+use crate::roles::{Role, Roles};
 
 /// The name under which [`Cause::Profile`] speaks of pods' profiles. The namespace is left out, so that pods of all
 /// namespaces share functions.
 pub const POD_PROFILE: &str = "kns";
 
-/// The tiers in order, each with its enforced policies in order (semantics 1.2, 3.6).
-pub(crate) fn enforced(world: &World) -> Vec<(Tier, Vec<Arc<Policy>>)> {
-    let staged = |policy: &Policy| {
-        matches!(
-            policy.key.kind,
-            Kind::StagedGlobalNetworkPolicy | Kind::StagedNetworkPolicy | Kind::StagedKubernetesNetworkPolicy
-        )
-    };
-    let of = |tier: &Tier| {
-        let mut policies = world.policies_of_tier(&tier.name);
-        policies.retain(|policy| !staged(policy) && policy.host.concerns_pods()); // semantics 3.8, 1.2
-        policies
-    };
-    world.tiers().into_iter().map(|tier| (of(&tier), tier)).map(|(policies, tier)| (tier, policies)).collect()
+/// What rules know of the subject's own address in one family, restricted to what they ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnFacts {
+    pub(crate) contested: bool,
+    pub(crate) facts: Box<[Fact]>,
+    pub(crate) deny: Box<[Fact]>,
 }
 
-/// Whom a policy selects, over the labels of semantics 1.4.
-pub(crate) struct SubjectMatch<'p> {
-    policy: &'p Policy,
-    /// For Calico policies all selectors in one.
-    calico: Option<Selector>,
-}
-
-impl<'p> SubjectMatch<'p> {
-    pub(crate) fn new(policy: &'p Policy) -> Self {
-        let calico = match &policy.subject {
-            Selects::Kubernetes(_) | Selects::Cluster { .. } => None,
-            Selects::Calico { selector, namespace_selector, service_account_selector } => {
-                Some(Selector::and(
-                    [
-                        Some(selector.clone()),
-                        namespace_selector.as_ref().map(|s| s.with_key_prefix("pcns.")),
-                        service_account_selector.as_ref().map(|s| s.with_key_prefix("pcsa.")),
-                    ]
-                    .into_iter()
-                    .flatten()
-                    .filter(|selector| *selector != Selector::All),
-                ))
-            }
-        };
-        SubjectMatch { policy, calico }
-    }
-
-    pub(crate) fn selects(&self, view: &PodView<'_>) -> bool {
-        let namespace = &self.policy.key.namespace;
-        (namespace.is_empty() || *namespace == view.pod.key.namespace)
-            && match (&self.policy.subject, &self.calico) {
-                (Selects::Kubernetes(selector), _) => selector.matches(&view.pod.labels),
-                (Selects::Cluster { namespaces, pods }, _) => {
-                    namespaces.matches(&view.namespace_labels)
-                        && pods.as_ref().is_none_or(|selector| selector.matches(&view.pod.labels))
-                }
-                (Selects::Calico { .. }, Some(selector)) => selector.matches(&view.calico_labels),
-                (Selects::Calico { .. }, None) => unreachable!("built in new"),
-            }
-    }
-}
-
-/// The policies that apply to an endpoint in one direction, by tier; and the answers about its own address in each
-/// family, restricted to what those policies ask. Equal keys have equal legs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct LegKey {
-    direction: Direction,
-    /// Indices of a tier and of its policies that apply.
-    stages: Vec<(usize, Vec<usize>)>,
-    own: [Answers; 2],
+#[derive(Debug)]
+pub(crate) struct LegUse {
+    id: LegId,
+    role: RoleId,
+    own: [OwnFacts; 2],
+    /// What happens where no tier decides (semantics 3.7).
     profile: Verdict,
+    /// How many endpoint addresses have it.
+    users: u32,
+    /// Functions by what the leg's rules see of a peer. Entries whose function is gone are made anew.
+    memo: FxHashMap<(usize, Box<[Fact]>), FunctionId>,
 }
 
-/// The place of a leg among the different ones of a flush. Equal legs have one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LegNumber(pub(crate) usize);
-
-/// Policy that applies to some endpoint, lowered; and the legs built from it so far.
-pub(crate) struct Legs<'a> {
-    tiers: &'a [(Tier, Vec<Arc<Policy>>)],
-    lowered: &'a HashMap<(usize, usize), LoweredPolicy>,
-    classes: &'a Classes,
-    /// The different legs so far, and the number of each.
-    numbers: HashMap<Arc<Leg>, LegNumber>,
-    legs: Vec<Arc<Leg>>,
-    built: BTreeMap<LegKey, LegNumber>,
-    /// The functions that the built legs use.
-    pub(crate) functions: BTreeMap<FunctionId, Arc<PortFunction>>,
+/// All legs.
+#[derive(Debug, Default)]
+pub(crate) struct Legs {
+    slab: Slab<LegIx, LegUse>,
+    next: u32,
+    fresh: Vec<LegIx>,
+    deserted: Vec<LegIx>,
 }
 
-impl<'a> Legs<'a> {
-    pub(crate) fn new(
-        tiers: &'a [(Tier, Vec<Arc<Policy>>)],
-        lowered: &'a HashMap<(usize, usize), LoweredPolicy>,
-        classes: &'a Classes,
-    ) -> Self {
-        let (numbers, legs) = (HashMap::new(), Vec::new());
-        Legs { tiers, lowered, classes, numbers, legs, built: BTreeMap::new(), functions: BTreeMap::new() }
+/// What legs are made from.
+pub(crate) struct Materials<'a> {
+    pub(crate) criteria: &'a Criteria,
+    pub(crate) lists: &'a FactLists,
+    pub(crate) ports: &'a PortMaps,
+    pub(crate) classes: &'a Classes,
+    pub(crate) policies: &'a Policies,
+    pub(crate) roles: &'a Roles,
+}
+
+impl Legs {
+    /// The leg of a role for a subject, for one more endpoint address.
+    pub(crate) fn take(
+        &mut self,
+        role: RoleId,
+        own: [OwnFacts; 2],
+        profile: Verdict,
+        roles: &mut Roles,
+    ) -> LegIx {
+        let legs = &mut roles.of_mut(role).legs;
+        let known = legs.iter().find(|ix| self.slab[**ix].own == own && self.slab[**ix].profile == profile);
+        if let Some(ix) = known {
+            self.slab[*ix].users += 1;
+            return *ix;
+        }
+        let id = LegId(self.next);
+        self.next = self.next.checked_add(1).expect("fewer than 2^32 ids in the life of a process");
+        let memo = FxHashMap::default();
+        let ix = self.slab.insert(LegUse { id, role, own, profile, users: 1, memo });
+        legs.push(ix);
+        self.fresh.push(ix);
+        ix
     }
 
-    /// The leg of an endpoint that the policies `applies` select; `own` answers about its address of each family,
-    /// `profile` is what happens where no tier decides.
-    pub(crate) fn leg(
+    /// One endpoint address less.
+    pub(crate) fn release(&mut self, ix: LegIx) {
+        let leg = &mut self.slab[ix];
+        leg.users -= 1;
+        if leg.users == 0 {
+            self.deserted.push(ix);
+        }
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.slab.settle();
+    }
+
+    pub(crate) fn id(&self, ix: LegIx) -> LegId {
+        self.slab[ix].id
+    }
+
+    /// Forgets legs without users.
+    pub(crate) fn sweep(
         &mut self,
-        direction: Direction,
-        applies: &[(usize, usize)],
-        own: &[Answers; 2],
-        profile: Verdict,
-        identity: &mut Identity,
-    ) -> LegNumber {
-        let mut stages: Vec<(usize, Vec<usize>)> = Vec::new();
-        let mut asked: BTreeSet<CriterionId> = BTreeSet::new();
-        for &(tier, index) in applies {
-            let lowered = &self.lowered[&(tier, index)];
-            if lowered.policy.rules(direction).is_none() {
+        roles: &mut Roles,
+        functions: &mut Functions,
+        plan: &mut Plan,
+        delta: &mut PlanDelta,
+    ) {
+        for ix in std::mem::take(&mut self.deserted) {
+            if self.slab.get(ix).is_none_or(|leg| leg.users > 0) {
                 continue;
             }
-            asked.extend(lowered.rules(direction).iter().flat_map(|rule| rule.own.uses()));
-            match stages.last_mut() {
-                Some((last, policies)) if *last == tier => policies.push(index),
-                _ => stages.push((tier, vec![index])),
+            let leg = self.slab.remove(ix).expect("it was there a moment ago");
+            roles.of_mut(leg.role).legs.retain(|other| *other != ix);
+            if let Some(old) = plan.legs.remove(&leg.id) {
+                old.functions().for_each(|function| functions.release(function));
+                delta.legs.removals.insert(leg.id);
             }
         }
-        let key = LegKey {
-            direction,
-            stages,
-            own: own.each_ref().map(|answers| answers.restricted(&asked)),
-            profile,
-        };
-        if let Some(number) = self.built.get(&key) {
-            return *number;
+    }
+
+    /// Makes new legs, and those of refreshed roles anew; then looks at what changed classes are to all others.
+    pub(crate) fn update(
+        &mut self,
+        refreshed: &[RoleId],
+        changed: &[ChangedClass],
+        materials: &Materials<'_>,
+        functions: &mut Functions,
+        plan: &mut Plan,
+        delta: &mut PlanDelta,
+    ) {
+        let mut due: Vec<LegIx> = std::mem::take(&mut self.fresh);
+        let living = refreshed.iter().filter_map(|role| materials.roles.get(*role));
+        due.extend(living.flat_map(|role| &role.legs).copied());
+        due.sort_unstable();
+        due.dedup();
+        for ix in &due {
+            if self.slab.get(*ix).is_some() {
+                self.make(*ix, materials, functions, plan, delta);
+            }
         }
-        let leg = Arc::new(self.build(&key, identity));
-        let number = *self.numbers.entry(leg.clone()).or_insert_with(|| {
-            self.legs.push(leg);
-            LegNumber(self.legs.len() - 1)
-        });
-        self.built.insert(key, number);
-        number
+        for change in changed {
+            let mut revise = |role: &Role| {
+                for ix in role.legs.iter().filter(|ix| due.binary_search(ix).is_err()) {
+                    self.revise(*ix, change, materials, functions, plan, delta);
+                }
+            };
+            match &change.roles {
+                Some(roles) => {
+                    roles.iter().filter_map(|role| materials.roles.get(*role)).for_each(&mut revise);
+                }
+                None => materials.roles.iter().for_each(|(_, role)| revise(role)),
+            }
+        }
+        delta.exceptions.retain(|_, changes| !changes.is_empty());
     }
 
-    /// The different legs, by number.
-    pub(crate) fn finished(&self) -> &[Arc<Leg>] {
-        &self.legs
-    }
-
-    fn build(&mut self, key: &LegKey, identity: &mut Identity) -> Leg {
-        let candidates = Family::BOTH.map(|family| self.candidates(key, family));
-        let asked: [BTreeSet<CriterionId>; 2] = candidates.each_ref().map(|stages| {
-            stages.iter().flat_map(|s| s.rules.iter().flat_map(|rule| rule.peer.uses())).collect()
+    /// Computes a leg from nothing.
+    fn make(
+        &mut self,
+        ix: LegIx,
+        materials: &Materials<'_>,
+        functions: &mut Functions,
+        plan: &mut Plan,
+        delta: &mut PlanDelta,
+    ) {
+        let role = materials.roles.of(self.slab[ix].role);
+        self.slab[ix].memo.clear();
+        let base = Ground::ALL.map(|ground| {
+            let nothing = Answers {
+                criteria: materials.criteria,
+                ground: ground.index(),
+                contested: false,
+                facts: &[],
+                deny: &[],
+            };
+            self.function(ix, &nothing, materials, functions)
         });
-        let profile = Outcome { verdict: key.profile, cause: Cause::Profile(POD_PROFILE.into()) };
-        let mut known: HashMap<(Family, Answers), FunctionId> = HashMap::new();
-        let mut function_of = |family: Family, peer: Answers| match known.get(&(family, peer.clone())) {
-            Some(id) => *id,
+        let mut candidates: Vec<ClassIx> = materials.classes.contested.clone();
+        candidates.extend(role.asked.iter().flat_map(|criterion| &materials.criteria.of(*criterion).classes));
+        candidates.sort_unstable();
+        candidates.dedup();
+        let mut exceptions = std::collections::BTreeMap::new();
+        for class in candidates {
+            let answers = materials.classes.answers(class, materials.criteria, materials.lists);
+            let function = self.function(ix, &answers, materials, functions);
+            if function != base[answers.ground] {
+                exceptions.insert(materials.classes.id(class), function);
+            }
+        }
+        let leg = Leg { tiers: role.tiers.clone(), base, exceptions };
+        leg.functions().for_each(|function| functions.retain(function));
+        let id = self.slab[ix].id;
+        match plan.legs.get_mut(&id) {
+            Some(old) => {
+                old.functions().for_each(|function| functions.release(function));
+                if old.tiers == leg.tiers && old.base == leg.base {
+                    let changes = Changes::between(&old.exceptions, &leg.exceptions);
+                    if !changes.is_empty() {
+                        delta.exceptions.insert(id, changes);
+                    }
+                } else {
+                    delta.legs.upserts.insert(id, leg.clone());
+                }
+                *old = leg;
+            }
             None => {
-                let stages: Vec<Stage> = candidates[family as usize]
-                    .iter()
-                    .map(|stage| stage.against(&peer, &key.own[family as usize]))
-                    .collect();
-                let (id, function) = identity.function(compose(&stages, &profile, family));
-                self.functions.insert(id, function);
-                known.insert((family, peer), id);
-                id
-            }
-        };
-        let base = Ground::ALL.map(|ground| function_of(ground.family, Answers::default()));
-        let mut exceptions = BTreeMap::new();
-        for (class, ClassKey { ground, answers }) in &self.classes.keys {
-            let id = function_of(ground.family, answers.restricted(&asked[ground.family as usize]));
-            if id != base[ground.index()] {
-                exceptions.insert(*class, id);
+                delta.legs.upserts.insert(id, leg.clone());
+                plan.legs.insert(id, leg);
             }
         }
-        let stage = |(tier, policies): &(usize, Vec<usize>)| TierStage {
-            tier: self.tiers[*tier].0.name.clone(),
-            default_action: self.tiers[*tier].0.default_action,
-            policies: policies.iter().map(|index| self.tiers[*tier].1[*index].reference()).collect(),
-        };
-        Leg { tiers: key.stages.iter().map(stage).collect(), base, exceptions }
     }
 
-    /// The rules that match the subject's own side in connections of one family.
-    fn candidates(&self, key: &LegKey, family: Family) -> Vec<Candidates<'a>> {
-        let own = &key.own[family as usize];
-        let lowered: &'a HashMap<(usize, usize), LoweredPolicy> = self.lowered;
-        key.stages
-            .iter()
-            .map(|(tier, policies)| Candidates {
-                tier: &self.tiers[*tier].0,
-                rules: policies
-                    .iter()
-                    .flat_map(|index| lowered[&(*tier, *index)].rules(key.direction))
-                    .filter(|rule| rule.of_family(family) && rule.own.holds(own.facts(rule.action)))
-                    .collect(),
-            })
-            .collect()
-    }
-}
-
-struct Candidates<'a> {
-    tier: &'a Tier,
-    rules: Vec<&'a LoweredRule>,
-}
-
-impl Candidates<'_> {
-    fn against(&self, peer: &Answers, own: &Answers) -> Stage {
-        let matching = self.rules.iter().filter(|rule| rule.peer.holds(peer.facts(rule.action)));
-        let steps = matching.map(|rule| Step {
-            action: rule.action,
-            transports: rule.transports(peer.facts(rule.action), own.facts(rule.action)),
-            reference: rule.reference.clone(),
+    /// Brings one exception of a leg up to date.
+    fn revise(
+        &mut self,
+        ix: LegIx,
+        change: &ChangedClass,
+        materials: &Materials<'_>,
+        functions: &mut Functions,
+        plan: &mut Plan,
+        delta: &mut PlanDelta,
+    ) {
+        let id = self.slab[ix].id;
+        let base = plan.legs[&id].base;
+        let new = change.now.and_then(|class| {
+            let answers = materials.classes.answers(class, materials.criteria, materials.lists);
+            let function = self.function(ix, &answers, materials, functions);
+            (function != base[answers.ground]).then_some(function)
         });
-        Stage {
-            tier: self.tier.name.clone(),
-            default_action: self.tier.default_action,
-            steps: steps.filter(|step| !step.transports.is_empty()).collect(),
+        let leg = plan.legs.get_mut(&id).expect("every leg that is not fresh is in the plan");
+        let old = match new {
+            Some(function) => {
+                functions.retain(function);
+                leg.exceptions.insert(change.id, function)
+            }
+            None => leg.exceptions.remove(&change.id),
+        };
+        if let Some(old) = old {
+            functions.release(old);
         }
+        if old == new {
+            return;
+        }
+        let changes = delta.exceptions.entry(id).or_default();
+        match new {
+            Some(function) => drop(changes.upserts.insert(change.id, function)),
+            None => drop(changes.removals.insert(change.id)),
+        }
+    }
+
+    /// What a leg does with peers that answer so.
+    fn function(
+        &mut self,
+        ix: LegIx,
+        peer: &Answers<'_>,
+        materials: &Materials<'_>,
+        functions: &mut Functions,
+    ) -> FunctionId {
+        let leg = &self.slab[ix];
+        let role = materials.roles.of(leg.role);
+        let seen = (!peer.contested).then(|| (peer.ground, restricted(peer.facts, &role.asked)));
+        if let Some(seen) = &seen
+            && let Some(function) = leg.memo.get(seen).filter(|function| functions.is_known(**function))
+        {
+            return *function;
+        }
+        let family = Ground::ALL[peer.ground].family;
+        let own = &leg.own[family as usize];
+        let own = Answers {
+            criteria: materials.criteria,
+            ground: Ground { family, pod: true }.index(),
+            contested: own.contested,
+            facts: &own.facts,
+            deny: &own.deny,
+        };
+        let profile = Outcome { verdict: leg.profile, cause: Cause::Profile(POD_PROFILE.into()) };
+        let stages = stages(role, family, peer, &own, materials);
+        let function = functions.id(compose(&stages, &profile, family));
+        if let Some(seen) = seen {
+            self.slab[ix].memo.insert(seen, function);
+        }
+        function
+    }
+}
+
+/// The rules that match both ends, tier by tier.
+fn stages(
+    role: &Role,
+    family: Family,
+    peer: &Answers<'_>,
+    own: &Answers<'_>,
+    materials: &Materials<'_>,
+) -> Vec<Stage> {
+    let matches = |rule: &&LoweredRule| {
+        rule.of_family(family) && rule.own.holds(own, rule.action) && rule.peer.holds(peer, rule.action)
+    };
+    let step = |rule: &LoweredRule| Step {
+        action: rule.action,
+        transports: rule.transports(peer, own, materials.ports),
+        reference: rule.reference.clone(),
+    };
+    role.stages
+        .iter()
+        .map(|stage| {
+            let lowered =
+                stage.policies.iter().filter_map(|ix| materials.policies.slab[*ix].lowered.as_ref());
+            let rules = lowered.flat_map(|policy| policy.rules(role.direction));
+            Stage {
+                tier: stage.tier.clone(),
+                default_action: stage.default_action,
+                steps: rules.filter(matches).map(step).filter(|step| !step.transports.is_empty()).collect(),
+            }
+        })
+        .collect()
+}
+
+/// The facts that are asked for. Both lists are sorted.
+pub(crate) fn restricted(facts: &[Fact], asked: &[crate::ids::CriterionId]) -> Box<[Fact]> {
+    facts.iter().filter(|fact| asked.binary_search(&fact.0).is_ok()).copied().collect()
+}
+
+impl OwnFacts {
+    /// What is known of an address, restricted to what is asked.
+    pub(crate) fn new(
+        contested: bool,
+        facts: &[Fact],
+        deny: &[Fact],
+        asked: &[crate::ids::CriterionId],
+    ) -> Self {
+        OwnFacts { contested, facts: restricted(facts, asked), deny: restricted(deny, asked) }
     }
 }

@@ -17,16 +17,37 @@
 //! Start at [`Engine`].
 #![forbid(unsafe_code)]
 
+mod addresses;
+mod arrivals;
+mod asking;
+mod catalog;
 mod classes;
 mod compose;
+mod core;
 mod criterion;
+mod endpoints;
 mod engine;
-mod entity;
-mod identity;
+mod expr;
+mod facts;
+mod functions;
+mod holders;
+mod ids;
+mod labels;
 mod legs;
 mod lower;
+mod named_ports;
+mod namespaces;
+mod nodes;
 mod objects;
+mod places;
+mod pods;
+mod policies;
+mod queries;
+mod roles;
+mod shapes;
 mod state;
+mod subjects;
+mod symbols;
 mod transports;
 
 pub use engine::{Engine, Scope};

@@ -8,11 +8,14 @@ use sluice_model::{
     Action, CalicoRule, ClusterPeer, ClusterProtocol, Direction, EntityRule, IcmpMatch, KubernetesPeer,
     KubernetesPort, NamespaceScope, ObjectKey, Policy, PortMatch, Rule, RuleBody, RuleRef,
 };
-use sluice_selector::Selector;
+use sluice_selector::LabelSelector;
 
-use crate::criterion::{
-    Criteria, Criterion, CriterionId, EntityMatch, EntityScope, Facts, Namespaces, PortMap,
-};
+use crate::catalog::Catalog;
+use crate::criterion::Criterion;
+use crate::expr::{Expr, Key};
+use crate::facts::{Answers, PortMaps};
+use crate::ids::{CriterionId, QueryId, Sym};
+use crate::queries::{Query, QueryScope};
 use crate::transports::{Rect, Transports};
 
 /// The protocols that rules with ports match (semantics 1.7).
@@ -21,21 +24,28 @@ pub(crate) const PORT_PROTOCOLS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, 
 /// A policy, lowered.
 #[derive(Debug)]
 pub(crate) struct LoweredPolicy {
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) ingress: Vec<LoweredRule>,
-    pub(crate) egress: Vec<LoweredRule>,
+    ingress: Vec<LoweredRule>,
+    egress: Vec<LoweredRule>,
+    /// The criteria that it uses, one entry per use.
+    criteria: Vec<CriterionId>,
 }
 
 impl LoweredPolicy {
-    pub(crate) fn new(policy: Arc<Policy>, criteria: &mut Criteria) -> Self {
+    pub(crate) fn new(policy: &Policy, catalog: &mut Catalog) -> Self {
+        let mut criteria = Vec::new();
         let mut lower = |direction| {
             let rules = policy.rules(direction).unwrap_or_default().iter();
-            rules
-                .filter_map(|rule| Lowering { criteria, policy: &policy.key, direction }.rule(rule))
-                .collect()
+            let (policy, used) = (&policy.key, &mut criteria);
+            let mut lowering = Lowering { catalog, policy, direction, used };
+            rules.filter_map(|rule| lowering.rule(rule)).collect()
         };
         let (ingress, egress) = (lower(Direction::Ingress), lower(Direction::Egress));
-        LoweredPolicy { policy, ingress, egress }
+        LoweredPolicy { ingress, egress, criteria }
+    }
+
+    /// Gives up the criteria.
+    pub(crate) fn release(self, catalog: &mut Catalog) {
+        self.criteria.into_iter().for_each(|criterion| catalog.criteria.release(criterion));
     }
 
     pub(crate) fn rules(&self, direction: Direction) -> &[LoweredRule] {
@@ -67,15 +77,15 @@ pub(crate) struct LoweredRule {
 pub(crate) struct Condition {
     any: Option<Vec<CriterionId>>,
     all: Vec<CriterionId>,
-    /// Only CIDR criteria stand here; negated selectors are criteria of their own, since semantics 1.9 judges them whole.
+    /// CIDRs, and criteria that are made for this place: a contested address answers those in its own way (semantics 1.9).
     none: Vec<CriterionId>,
     /// Criteria whose answers are ports.
     ports: Vec<CriterionId>,
 }
 
 impl Condition {
-    pub(crate) fn holds(&self, facts: &Facts) -> bool {
-        let holds = |id: &CriterionId| facts.holds.contains(id.bit());
+    pub(crate) fn holds(&self, answers: &Answers<'_>, action: Action) -> bool {
+        let holds = |id: &CriterionId| answers.holds(action, *id);
         self.any.as_ref().is_none_or(|any| any.iter().any(holds))
             && self.all.iter().all(holds)
             && !self.none.iter().any(holds)
@@ -112,9 +122,12 @@ impl PortSide {
         PortSide { of_peer, numbers: None, names, not_numbers: PortSet::new(), not_names }
     }
 
-    fn resolve(&self, protocol: Protocol, peer: &Facts, own: &Facts) -> PortSet {
-        let facts = if self.of_peer { peer } else { own };
-        let of = |id: &CriterionId| facts.ports.get(id).and_then(|map: &PortMap| map.get(&protocol));
+    fn resolve(&self, protocol: Protocol, ends: Option<&Ends<'_>>) -> PortSet {
+        let of = |id: &CriterionId| {
+            let ends = ends?;
+            let answers = if self.of_peer { ends.peer } else { ends.own };
+            ends.ports.of(answers.ports(ends.action, *id)?).get(&protocol)
+        };
         let ports = match &self.numbers {
             None => PortSet::all(),
             Some(numbers) => {
@@ -130,21 +143,35 @@ impl PortSide {
     }
 }
 
+/// What the two ends of a connection answer to a rule.
+struct Ends<'a> {
+    action: Action,
+    peer: &'a Answers<'a>,
+    own: &'a Answers<'a>,
+    ports: &'a PortMaps,
+}
+
 impl LoweredRule {
     pub(crate) fn of_family(&self, family: Family) -> bool {
         self.families[family as usize]
     }
 
     /// The transports that match between a peer and a subject for which the conditions hold.
-    pub(crate) fn transports(&self, peer: &Facts, own: &Facts) -> Arc<Transports> {
+    pub(crate) fn transports(
+        &self,
+        peer: &Answers<'_>,
+        own: &Answers<'_>,
+        ports: &PortMaps,
+    ) -> Arc<Transports> {
         if self.dependent.is_empty() {
             return self.fixed.clone();
         }
+        let ends = Ends { action: self.action, peer, own, ports };
         let mut all = (*self.fixed).clone();
         for rule in &self.dependent {
             for &protocol in &rule.protocols {
-                let sources = rule.sources.resolve(protocol, peer, own);
-                let destinations = rule.destinations.resolve(protocol, peer, own);
+                let sources = rule.sources.resolve(protocol, Some(&ends));
+                let destinations = rule.destinations.resolve(protocol, Some(&ends));
                 all.join(Transports::ports(protocol, sources, destinations));
             }
         }
@@ -158,9 +185,10 @@ impl LoweredRule {
 }
 
 struct Lowering<'a> {
-    criteria: &'a mut Criteria,
+    catalog: &'a mut Catalog,
     policy: &'a ObjectKey,
     direction: Direction,
+    used: &'a mut Vec<CriterionId>,
 }
 
 impl Lowering<'_> {
@@ -206,31 +234,44 @@ impl Lowering<'_> {
         Some(lowered)
     }
 
+    /// One more use of a criterion by this policy.
+    fn take(&mut self, criterion: Criterion) -> CriterionId {
+        let id = self.catalog.take_criterion(criterion);
+        self.used.push(id);
+        id
+    }
+
+    /// Pods that Kubernetes selectors match; without `namespaces` those of the policy's own namespace.
+    fn pods(&mut self, namespaces: Option<&LabelSelector>, pods: Option<&LabelSelector>) -> CriterionId {
+        let symbols = &mut self.catalog.symbols;
+        let (scope, first) = match namespaces {
+            Some(selector) => (QueryScope::Namespaced, Expr::kubernetes(selector, Key::Namespace, symbols)),
+            None => (QueryScope::Of(symbols.take(&self.policy.namespace)), Expr::all()),
+        };
+        let second = pods.map(|selector| Expr::kubernetes(selector, Key::Own, symbols));
+        let expr = Expr::and([first].into_iter().chain(second));
+        let query = self.catalog.take_query(Query { scope, beyond_pods: false, expr });
+        self.take(Criterion::Entity { query, negated: false })
+    }
+
     fn peer(&mut self, peer: &KubernetesPeer) -> CriterionId {
-        self.criteria.intern(match peer {
+        match peer {
             KubernetesPeer::IpBlock { cidr, except } => {
-                Criterion::Net(AddrSet::from(*cidr).subtract(&AddrSet::from_cidrs(except.iter().copied())))
+                let except = AddrSet::from_cidrs(except.iter().copied());
+                self.take(Criterion::Net(AddrSet::from(*cidr).subtract(&except)))
             }
-            KubernetesPeer::Selectors { pods, namespaces } => Criterion::Pods {
-                namespaces: match namespaces {
-                    Some(selector) => Namespaces::Matching(selector.clone()),
-                    None => Namespaces::Named(self.policy.namespace.clone()),
-                },
-                pods: pods.clone(),
-            },
-        })
+            KubernetesPeer::Selectors { pods, namespaces } => self.pods(namespaces.as_ref(), pods.as_ref()),
+        }
     }
 
     fn cluster_peer(&mut self, peer: &ClusterPeer) -> CriterionId {
-        self.criteria.intern(match peer {
-            ClusterPeer::Pods { namespaces, pods } => {
-                let namespaces = Namespaces::Matching(namespaces.clone());
-                Criterion::Pods { namespaces, pods: pods.clone() }
-            }
+        let criterion = match peer {
+            ClusterPeer::Pods { namespaces, pods } => return self.pods(Some(namespaces), pods.as_ref()),
             ClusterPeer::Networks(cidrs) => Criterion::Net(AddrSet::from_cidrs(cidrs.iter().copied())),
             ClusterPeer::Nodes(selector) => Criterion::Nodes(selector.clone()),
             ClusterPeer::DomainNames(patterns) => Criterion::Names(patterns.iter().cloned().collect()),
-        })
+        };
+        self.take(criterion)
     }
 
     /// Kubernetes names ports at the destination, also in egress rules (semantics 1.8).
@@ -244,9 +285,8 @@ impl Lowering<'_> {
                     fixed.join(Transports::ports(*protocol, PortSet::all(), PortSet::from(*range)));
                 }
                 PortMatch::Named(name) => {
-                    let names = BTreeSet::from([name.clone()]);
-                    let id =
-                        self.criteria.intern(Criterion::NamedPorts { names, holder: None, negated: false });
+                    let names = Box::new([self.catalog.symbols.take(name)]);
+                    let id = self.take(Criterion::NamedPorts { names, holder: None, negated: false });
                     let side = if of_peer { &mut lowered.peer } else { &mut lowered.own };
                     side.ports.push(id);
                     let numbers = Some(PortSet::new());
@@ -274,11 +314,10 @@ impl Lowering<'_> {
                 .filter(|p| rule.protocol.is_none_or(|only| only == *p) && rule.not_protocol != Some(*p));
             let ports = PortRule { protocols: protocols.collect(), sources, destinations };
             if ports.sources.is_fixed() && ports.destinations.is_fixed() {
-                let none = Facts::default();
                 let mut fixed = Transports::default();
                 for &protocol in &ports.protocols {
-                    let from = ports.sources.resolve(protocol, &none, &none);
-                    let to = ports.destinations.resolve(protocol, &none, &none);
+                    let from = ports.sources.resolve(protocol, None);
+                    let to = ports.destinations.resolve(protocol, None);
                     fixed.join(Transports::ports(protocol, from, to));
                 }
                 lowered.fixed = Arc::new(fixed);
@@ -302,19 +341,22 @@ impl Lowering<'_> {
         if !side.not_nets.is_empty() {
             condition.none.push(self.net(&side.not_nets));
         }
-        let entities = entity_match(side, &self.policy.namespace);
-        if let Some(entities) = &entities {
-            condition.all.push(self.criteria.intern(Criterion::Entities(entities.clone())));
+        match self.entities(side) {
+            Some((query, true)) => condition.all.push(self.take(Criterion::Entity { query, negated: false })),
+            Some((query, false)) => {
+                condition.none.push(self.take(Criterion::Entity { query, negated: true }))
+            }
+            None => {}
         }
         if let Some((namespace, name)) = &side.service {
             let (namespace, name) = (namespace.clone(), name.clone());
             if std::ptr::eq(side, &rule.destination) {
-                let id = self.criteria.intern(Criterion::ServicePorts { namespace, name });
+                let id = self.take(Criterion::ServicePorts { namespace, name });
                 condition.ports.push(id);
                 ports.numbers = Some(PortSet::new());
                 ports.names.push(id);
             } else {
-                condition.all.push(self.criteria.intern(Criterion::Service { namespace, name }));
+                condition.all.push(self.take(Criterion::Service { namespace, name }));
             }
         }
         if !side.ports.is_empty() {
@@ -328,8 +370,16 @@ impl Lowering<'_> {
                 continue;
             }
             // A named port must belong to an endpoint that itself satisfies the criteria of its side (semantics 3.4).
-            let holder = entities.clone().filter(|entities| entities.positive);
-            let id = self.criteria.intern(Criterion::NamedPorts { names, holder, negated });
+            let holder = match self.entities(side) {
+                Some((query, true)) => Some(query),
+                Some((query, false)) => {
+                    self.catalog.release_query(query);
+                    None
+                }
+                None => None,
+            };
+            let names = names.iter().map(|name| self.catalog.symbols.take(name)).collect();
+            let id = self.take(Criterion::NamedPorts { names, holder, negated });
             condition.ports.push(id);
             if negated { &mut ports.not_names } else { &mut ports.names }.push(id);
         }
@@ -337,7 +387,45 @@ impl Lowering<'_> {
     }
 
     fn net(&mut self, cidrs: &[Cidr]) -> CriterionId {
-        self.criteria.intern(Criterion::Net(AddrSet::from_cidrs(cidrs.iter().copied())))
+        self.take(Criterion::Net(AddrSet::from_cidrs(cidrs.iter().copied())))
+    }
+
+    /// The selectors of one side as a query; `None` if it has none (semantics 3.4). The second part says whether an entity
+    /// must satisfy it, or whether none may.
+    fn entities(&mut self, side: &EntityRule) -> Option<(QueryId, bool)> {
+        let namespaced = !self.policy.namespace.is_empty();
+        let selects = side.selector.is_some() || side.service_accounts.is_some();
+        let positive =
+            side.namespace_selector.is_some() || selects || (namespaced && side.not_selector.is_some());
+        let symbols = &mut self.catalog.symbols;
+        let not_selector = side.not_selector.as_ref().map(|selector| Expr::calico(selector, symbols));
+        if !positive {
+            let query = Query { scope: QueryScope::All, beyond_pods: true, expr: not_selector? };
+            return Some((self.catalog.take_query(query), false));
+        }
+        let mut parts = Vec::new();
+        let scope = match &side.namespace_selector {
+            Some(NamespaceScope::Global) => QueryScope::Global,
+            Some(NamespaceScope::Matching(selector)) => {
+                parts.push(Expr::calico(&selector.with_key_prefix("pcns."), symbols));
+                QueryScope::Namespaced
+            }
+            None if namespaced => QueryScope::Of(symbols.take(&self.policy.namespace)),
+            None => QueryScope::All,
+        };
+        parts.extend(side.selector.as_ref().map(|selector| Expr::calico(selector, symbols)));
+        if let Some(accounts) = &side.service_accounts {
+            if !accounts.names.is_empty() {
+                let mut names: Vec<Sym> = accounts.names.iter().map(|name| symbols.take(name)).collect();
+                names.sort_unstable();
+                parts.push(Expr::In(Key::AccountName, names.into()));
+            }
+            let selector = accounts.selector.as_ref();
+            parts.extend(selector.map(|s| Expr::calico(&s.with_key_prefix("pcsa."), symbols)));
+        }
+        parts.extend(not_selector.map(|expr| Expr::Not(Box::new(expr))));
+        let beyond_pods = side.service_accounts.is_none();
+        Some((self.catalog.take_query(Query { scope, beyond_pods, expr: Expr::and(parts) }), true))
     }
 }
 
@@ -355,42 +443,6 @@ fn names_of(ports: &[PortMatch]) -> BTreeSet<Arc<str>> {
         PortMatch::Any | PortMatch::Range(_) => None,
     };
     ports.iter().filter_map(name).collect()
-}
-
-/// The selectors of one side; `None` if it has none (semantics 3.4).
-fn entity_match(side: &EntityRule, policy_namespace: &Arc<str>) -> Option<EntityMatch> {
-    let namespaced = !policy_namespace.is_empty();
-    let selects = side.selector.is_some() || side.service_accounts.is_some();
-    let positive =
-        side.namespace_selector.is_some() || selects || (namespaced && side.not_selector.is_some());
-    if !positive && side.not_selector.is_none() {
-        return None;
-    }
-    let mut selectors = Vec::new();
-    let scope = match &side.namespace_selector {
-        Some(NamespaceScope::Global) => EntityScope::Global,
-        Some(NamespaceScope::Matching(selector)) => {
-            selectors.push(selector.with_key_prefix("pcns."));
-            EntityScope::Namespaced
-        }
-        None if namespaced && positive => EntityScope::Of(policy_namespace.clone()),
-        None => EntityScope::All,
-    };
-    selectors.extend(side.selector.clone());
-    if let Some(accounts) = &side.service_accounts {
-        if !accounts.names.is_empty() {
-            let names: BTreeSet<Arc<str>> = accounts.names.iter().cloned().collect();
-            selectors.push(Selector::In("projectcalico.org/serviceaccount".into(), names));
-        }
-        selectors.extend(accounts.selector.as_ref().map(|s| s.with_key_prefix("pcsa.")));
-    }
-    Some(EntityMatch {
-        scope,
-        selector: Selector::and(selectors.into_iter().filter(|s| *s != Selector::All)),
-        pods_only: side.service_accounts.is_some(),
-        not_selector: side.not_selector.clone(),
-        positive,
-    })
 }
 
 /// The families that a Calico rule can match (semantics 3.4, row "family").

@@ -1,13 +1,15 @@
 //! What the engine finds about policies.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use sluice_model::{Direction, ObjectKey, PodKey, Policy, RuleRef, Tier, World};
+use sluice_model::{BUILT_IN_TIERS, Direction, ObjectKey, RuleRef, World};
+use sluice_plan::Ground;
 use sluice_report::{Code, Finding};
 
-use crate::identity::Classes;
-use crate::lower::LoweredPolicy;
+use crate::core::Core;
+use crate::facts::Answers;
+use crate::lower::LoweredRule;
+use crate::policies::PolicyUse;
 
 /// A policy as the last flush found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,55 +23,77 @@ pub struct PolicyState {
     pub findings: Vec<Finding>,
 }
 
-/// The states of all enforced policies.
-pub(crate) fn policy_states(
-    tiers: &[(Tier, Vec<Arc<Policy>>)],
-    lowered: &HashMap<(usize, usize), LoweredPolicy>,
-    applies: &BTreeMap<&PodKey, Vec<(usize, usize)>>,
-    classes: &Classes,
-    world: &World,
-) -> BTreeMap<ObjectKey, PolicyState> {
-    let mut subjects: HashMap<(usize, usize), usize> = HashMap::new();
-    for at in applies.values().flatten() {
-        *subjects.entry(*at).or_default() += 1;
+impl Core {
+    /// The states of all enforced policies.
+    pub(crate) fn states(&self, world: &World) -> BTreeMap<ObjectKey, PolicyState> {
+        let used = self.policies.slab.iter();
+        used.map(|(_, used)| (used.policy.key.clone(), self.state(used, world))).collect()
     }
-    let mut states = BTreeMap::new();
-    for (tier, (of, policies)) in tiers.iter().enumerate() {
-        for (index, policy) in policies.iter().enumerate() {
-            let at = (tier, index);
-            let idle_rules = lowered.get(&at).map(|policy| idle_rules(policy, classes)).unwrap_or_default();
-            let finding = |code, path: &Arc<str>, message: String| Finding {
-                code,
-                object: policy.key.clone(),
-                path: path.clone(),
-                position: policy.position.clone(),
-                message,
-                hint: None,
-            };
-            let mut findings = Vec::new();
-            let built_in = sluice_model::BUILT_IN_TIERS.iter().any(|(name, ..)| *name == &*of.name);
-            if !built_in && !world.tiers.contains_key(&of.name) {
-                let message =
-                    format!("tier {:?} does not exist; evaluated after all tiers, default Deny", of.name);
-                findings.push(finding(Code::SL2202, &"spec.tier".into(), message));
-            }
-            for rule in &idle_rules {
-                findings.push(finding(Code::SL1018, &rule.path, "matches nothing now".into()));
-            }
-            let subjects = subjects.get(&at).copied().unwrap_or_default();
-            states.insert(policy.key.clone(), PolicyState { subjects, idle_rules, findings });
-        }
-    }
-    states
-}
 
-fn idle_rules(policy: &LoweredPolicy, classes: &Classes) -> Vec<RuleRef> {
-    let rules = Direction::BOTH.into_iter().flat_map(|direction| policy.rules(direction));
-    let idle = rules.filter(|rule| {
-        rule.is_void()
-            || !classes.keys.values().any(|class| {
-                rule.of_family(class.ground.family) && rule.peer.holds(class.answers.facts(rule.action))
-            })
-    });
-    idle.map(|rule| rule.reference.clone()).collect()
+    fn state(&self, used: &PolicyUse, world: &World) -> PolicyState {
+        let policy = &used.policy;
+        let locals = self.catalog.queries.of(used.subject).locals.iter();
+        let shapes = locals.filter_map(|shape| self.shapes.get(*shape)?.local.as_ref());
+        let subjects = shapes.map(|local| local.endpoints as usize).sum();
+        let finding = |code, path: &std::sync::Arc<str>, message: String| Finding {
+            code,
+            object: policy.key.clone(),
+            path: path.clone(),
+            position: policy.position.clone(),
+            message,
+            hint: None,
+        };
+        let rules = Direction::BOTH
+            .into_iter()
+            .flat_map(|direction| used.lowered.iter().flat_map(move |lowered| lowered.rules(direction)));
+        let idle_rules: Vec<RuleRef> =
+            rules.filter(|rule| self.is_idle(rule)).map(|rule| rule.reference.clone()).collect();
+        let mut findings = Vec::new();
+        let built_in = BUILT_IN_TIERS.iter().any(|(name, ..)| **name == *policy.tier);
+        if !built_in && !world.tiers.contains_key(&policy.tier) {
+            let message =
+                format!("tier {:?} does not exist; evaluated after all tiers, default Deny", policy.tier);
+            findings.push(finding(Code::SL2202, &"spec.tier".into(), message));
+        }
+        for rule in &idle_rules {
+            findings.push(finding(Code::SL1018, &rule.path, "matches nothing now".into()));
+        }
+        PolicyState { subjects, idle_rules, findings }
+    }
+
+    /// Does no peer satisfy the rule, or is nothing left of its ports?
+    fn is_idle(&self, rule: &LoweredRule) -> bool {
+        let criteria = &self.catalog.criteria;
+        if rule.is_void() {
+            return true;
+        }
+        let holds = |answers: &Answers<'_>| {
+            rule.of_family(Ground::ALL[answers.ground].family) && rule.peer.holds(answers, rule.action)
+        };
+        // Either a class that answers something that is asked satisfies the rule, or one that answers nothing of it does.
+        let asked: Vec<_> = rule.peer.uses().collect();
+        let mut of_asked = asked.iter().flat_map(|criterion| &criteria.of(*criterion).classes);
+        let mut contested = self.classes.contested.iter();
+        let satisfied =
+            |class: &crate::ids::ClassIx| holds(&self.classes.answers(*class, criteria, &self.lists));
+        if of_asked.any(satisfied) || contested.any(satisfied) {
+            return false;
+        }
+        let plain = |ground: Ground| Answers {
+            criteria,
+            ground: ground.index(),
+            contested: false,
+            facts: &[],
+            deny: &[],
+        };
+        let candidates = Ground::ALL.into_iter().filter(|ground| holds(&plain(*ground)));
+        let grounds: Vec<Ground> = candidates.collect();
+        !self.classes.iter().any(|(_, class)| {
+            grounds.contains(&class.key.ground) && {
+                let facts = self.lists.of(class.key.facts);
+                !class.key.contested
+                    && asked.iter().all(|c| facts.binary_search_by_key(c, |fact| fact.0).is_err())
+            }
+        })
+    }
 }

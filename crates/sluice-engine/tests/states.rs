@@ -76,15 +76,15 @@ fn subjects_idle_rules_and_findings() {
     apply(object);
     engine.flush().unwrap();
 
-    let state = &engine.states()[&guard];
+    let state = engine.states()[&guard].clone();
     assert_eq!(state.subjects, 1, "the pod of the other node is no subject here");
     assert_eq!(state.idle_rules.iter().map(|rule| &*rule.path).collect::<Vec<_>>(), ["spec.ingress[1]"]);
-    assert_eq!(lines(state), ["SL1018 GlobalNetworkPolicy guard: spec.ingress[1]: matches nothing now"]);
+    assert_eq!(lines(&state), ["SL1018 GlobalNetworkPolicy guard: spec.ingress[1]: matches nothing now"]);
     // What selects nothing here is not compiled here, so that nothing is said about its rules.
-    let state = &engine.states()[&elsewhere];
+    let state = engine.states()[&elsewhere].clone();
     assert_eq!((state.subjects, state.idle_rules.len()), (0, 0));
     assert_eq!(
-        lines(state),
+        lines(&state),
         [
             "SL2202 GlobalNetworkPolicy elsewhere: spec.tier: tier \"security\" does not exist; evaluated after all tiers, \
           default Deny"

@@ -35,6 +35,11 @@ impl Labels {
         self.pairs.iter().map(|(key, value)| (&**key, &**value))
     }
 
+    /// Keys and values as they are shared, ordered by key.
+    pub fn pairs(&self) -> &[(Arc<str>, Arc<str>)] {
+        &self.pairs
+    }
+
     /// The number of labels.
     pub fn len(&self) -> usize {
         self.pairs.len()

@@ -1,0 +1,190 @@
+//! Pods as they come, change and go.
+
+use std::net::IpAddr;
+
+use sluice_addr::canonical_ip;
+use sluice_model as model;
+use smallvec::SmallVec;
+
+use crate::core::Core;
+use crate::endpoints::LocalPod;
+use crate::engine::Scope;
+use crate::ids::PodId;
+use crate::labels::take_labels;
+use crate::named_ports::take_ports;
+use crate::nodes::Witness;
+use crate::pods::Pod;
+use crate::shapes::ShapeKey;
+
+impl Core {
+    /// Takes in a pod; whether anything is different from what was known of it.
+    pub(crate) fn upsert_pod(&mut self, pod: &model::Pod) -> bool {
+        let live = pod.live_addresses();
+        let is_node = pod.host_network && !pod.finished;
+        let local = !live.is_empty()
+            && match &self.scope {
+                Scope::Node(name) => pod.node.as_ref() == Some(name),
+                Scope::Cluster => true,
+            };
+        let mut addresses: SmallVec<[IpAddr; 2]> = SmallVec::new();
+        for address in if is_node { &pod.addresses } else { live } {
+            let address = canonical_ip(*address);
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        let symbols = &mut self.catalog.symbols;
+        let known = symbols.find(&pod.key.namespace).and_then(|ns| self.pods.find(ns, &pod.key.name));
+        let shape = (!live.is_empty()).then(|| {
+            let key = ShapeKey {
+                namespace: symbols.take(&pod.key.namespace),
+                account: symbols.take(&pod.service_account),
+                labels: take_labels(&pod.labels, symbols),
+                ports: take_ports(&pod.named_ports, symbols),
+            };
+            self.shapes.take(key, symbols)
+        });
+        let node = pod.node.as_ref().map(|node| symbols.take(node));
+        let id = known.unwrap_or_else(|| {
+            self.pods.insert(Pod::new(symbols.take(&pod.key.namespace), pod.key.name.clone()))
+        });
+        let info = local.then(|| (pod.uid.clone(), pod.node.clone()));
+        let old = self.pods.of(id);
+        let same_endpoint = match (&info, self.locals.get(&id)) {
+            (None, None) => true,
+            (Some((uid, node)), Some(local)) => local.alive && local.uid == *uid && local.node == *node,
+            (None, Some(local)) => !local.alive,
+            (Some(_), None) => false,
+        };
+        let same_owner = old.addresses == addresses
+            && old.deleting == pod.deleting
+            && old.is_node == is_node
+            && old.shape == shape;
+        let unchanged =
+            known.is_some() && same_endpoint && same_owner && old.node == node && old.local == local;
+        if unchanged {
+            node.into_iter().for_each(|node| symbols.release(node));
+            if let Some(shape) = shape {
+                self.give_back_shape(shape);
+            }
+            return false;
+        }
+        if !same_owner || old.node != node {
+            self.withdraw(id, &pod.key);
+            let record = self.pods.of_mut(id);
+            (record.shape, record.deleting, record.is_node) = (shape, pod.deleting, is_node);
+            record.addresses = addresses;
+            let old_node = std::mem::replace(&mut record.node, node);
+            old_node.into_iter().for_each(|node| self.catalog.symbols.release(node));
+            self.present(id, &pod.key);
+        } else {
+            node.into_iter().for_each(|node| symbols.release(node));
+            if let Some(shape) = shape {
+                self.give_back_shape(shape);
+            }
+        }
+        self.pods.of_mut(id).local = local;
+        match (info, self.locals.get_mut(&id)) {
+            (Some((uid, node)), Some(local)) => (local.uid, local.node, local.alive) = (uid, node, true),
+            (Some((uid, node)), None) => {
+                self.locals.insert(id, LocalPod::new(pod.key.clone(), uid, node));
+            }
+            (None, Some(local)) => local.alive = false,
+            (None, None) => return true,
+        }
+        self.dirty.pods.push(id);
+        true
+    }
+
+    /// A pod is gone; whether it was known.
+    pub(crate) fn delete_pod(&mut self, key: &model::PodKey) -> bool {
+        let namespace = self.catalog.symbols.find(&key.namespace);
+        let Some(id) = namespace.and_then(|namespace| self.pods.find(namespace, &key.name)) else {
+            return false;
+        };
+        self.withdraw(id, key);
+        if let Some(local) = self.locals.get_mut(&id) {
+            local.alive = false;
+            self.dirty.pods.push(id);
+        }
+        if let Some(pod) = self.pods.remove(id) {
+            pod.node.into_iter().for_each(|node| self.catalog.symbols.release(node));
+            self.catalog.symbols.release(pod.namespace);
+        }
+        true
+    }
+
+    /// The keys of all pods.
+    pub(crate) fn pod_keys(&self) -> Vec<model::ObjectKey> {
+        let key = |pod: &Pod| {
+            let namespace = self.catalog.symbols.text(pod.namespace).clone();
+            model::ObjectKey { kind: model::Kind::Pod, namespace, name: pod.name.clone() }
+        };
+        self.pods.iter().map(|(_, pod)| key(pod)).collect()
+    }
+
+    /// Takes a pod's addresses and shape away from it, if it has any.
+    fn withdraw(&mut self, id: PodId, key: &model::PodKey) {
+        let record = self.pods.of_mut(id);
+        let addresses = std::mem::take(&mut record.addresses);
+        let shape = record.shape.take();
+        if record.is_node {
+            if let Some(node) = record.node {
+                let witness = self.witness(key, node);
+                addresses.iter().for_each(|address| self.nodes.remove(*address, &witness));
+            }
+            return;
+        }
+        for address in addresses {
+            self.pods.disclaim(address, id);
+            self.touch_host(address);
+        }
+        if let Some(shape) = shape {
+            self.pods.unlink(id, &mut self.shapes.of_mut(shape).head);
+            self.give_back_shape(shape);
+        }
+    }
+
+    /// Gives effect to a pod's addresses and shape.
+    fn present(&mut self, id: PodId, key: &model::PodKey) {
+        let record = self.pods.of(id);
+        let addresses = record.addresses.clone();
+        if record.is_node {
+            if let Some(node) = record.node {
+                let witness = self.witness(key, node);
+                addresses.iter().for_each(|address| self.nodes.add(*address, witness.clone()));
+            }
+            return;
+        }
+        if let Some(shape) = record.shape {
+            self.pods.link(id, &mut self.shapes.of_mut(shape).head);
+        }
+        for address in addresses {
+            self.pods.claim(address, id);
+            self.touch_host(address);
+        }
+    }
+
+    fn witness(&self, key: &model::PodKey, node: crate::ids::Sym) -> Witness {
+        let node = self.catalog.symbols.text(node).clone();
+        Witness::Pod { namespace: key.namespace.clone(), name: key.name.clone(), node }
+    }
+
+    /// Other pods may own an address now.
+    fn touch_host(&mut self, address: IpAddr) {
+        self.dirty.hosts.push(address);
+        if self.pods.host(address).is_some_and(|host| host.is_shared()) {
+            let locals = self.pods.claimants(address).filter(|pod| self.locals.contains_key(pod));
+            self.dirty.pods.extend(locals);
+        }
+        if let Some(rest) = self.pods.claimants(address).next().filter(|pod| self.locals.contains_key(pod)) {
+            self.dirty.pods.push(rest);
+        }
+    }
+
+    pub(crate) fn give_back_shape(&mut self, shape: crate::ids::ShapeId) {
+        if let Some(facts) = self.shapes.release(shape, &mut self.catalog.symbols) {
+            self.lists.release(facts);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Small numbers for things, and the tables behind them.
+
+use std::marker::PhantomData;
+use std::ops::{Index, IndexMut};
+
+/// A small number that stands for a thing.
+pub(crate) trait Id: Copy + Eq {
+    fn from_index(index: usize) -> Self;
+    fn index(self) -> usize;
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) struct $name(u32);
+
+        #[allow(dead_code, reason = "not every kind of number needs its first one by name")]
+        impl $name {
+            pub(crate) const ZERO: $name = $name(0);
+        }
+
+        impl Id for $name {
+            fn from_index(index: usize) -> Self {
+                $name(u32::try_from(index).expect("fewer than 2^32 things fit into memory"))
+            }
+
+            fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A string.
+    Sym,
+    /// A pod.
+    PodId,
+    /// What selectors can see of pods.
+    ShapeId,
+    /// A set or a host endpoint.
+    HolderId,
+    /// A selector with its scope.
+    QueryId,
+    /// A question that rules ask about one address.
+    CriterionId,
+    /// Numbers that port names stand for; the first is no number at all but the answer "yes".
+    PortsId,
+    /// What is known of an address.
+    FactsId,
+    /// Addresses that have something in common.
+    SourceId,
+    /// The sources that hold an address.
+    ListId,
+    /// A class, before it has its public id.
+    ClassIx,
+    /// A policy.
+    PolicyIx,
+    /// The policies that apply to a shape in one direction.
+    RoleId,
+    /// A leg, before it has its public id.
+    LegIx,
+}
+
+/// A table of things by number. The number of a thing that was removed is free only after [`Slab::settle`], so that no
+/// number means two things in the course of one flush.
+#[derive(Debug)]
+pub(crate) struct Slab<K, T> {
+    slots: Vec<Option<T>>,
+    free: Vec<K>,
+    limbo: Vec<K>,
+    of: PhantomData<K>,
+}
+
+impl<K, T> Default for Slab<K, T> {
+    fn default() -> Self {
+        Slab { slots: Vec::new(), free: Vec::new(), limbo: Vec::new(), of: PhantomData }
+    }
+}
+
+impl<K: Id, T> Slab<K, T> {
+    pub(crate) fn insert(&mut self, thing: T) -> K {
+        match self.free.pop() {
+            Some(id) => {
+                self.slots[id.index()] = Some(thing);
+                id
+            }
+            None => {
+                self.slots.push(Some(thing));
+                K::from_index(self.slots.len() - 1)
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: K) -> Option<T> {
+        let thing = self.slots.get_mut(id.index())?.take()?;
+        self.limbo.push(id);
+        Some(thing)
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.free.append(&mut self.limbo);
+    }
+
+    pub(crate) fn get(&self, id: K) -> Option<&T> {
+        self.slots.get(id.index())?.as_ref()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
+        self.slots.iter().enumerate().filter_map(|(n, slot)| Some((K::from_index(n), slot.as_ref()?)))
+    }
+}
+
+impl<K: Id, T> Index<K> for Slab<K, T> {
+    type Output = T;
+
+    fn index(&self, id: K) -> &T {
+        self.slots[id.index()].as_ref().expect("numbers are given up before the thing is removed")
+    }
+}
+
+impl<K: Id, T> IndexMut<K> for Slab<K, T> {
+    fn index_mut(&mut self, id: K) -> &mut T {
+        self.slots[id.index()].as_mut().expect("numbers are given up before the thing is removed")
+    }
+}
+
+/// Adds to a sorted list; whether it was absent.
+pub(crate) fn add_sorted<T: Ord + Copy>(list: &mut Vec<T>, one: T) -> bool {
+    if list.last().is_none_or(|last| *last < one) {
+        list.push(one);
+        return true;
+    }
+    match list.binary_search(&one) {
+        Ok(_) => false,
+        Err(at) => {
+            list.insert(at, one);
+            true
+        }
+    }
+}
+
+/// Removes from a sorted list; whether it was present.
+pub(crate) fn remove_sorted<T: Ord + Copy>(list: &mut Vec<T>, one: T) -> bool {
+    match list.binary_search(&one) {
+        Ok(at) => {
+            list.remove(at);
+            true
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,74 @@
+//! Labels as numbers, and what entities show to selectors (semantics 1.4).
+
+use rustc_hash::FxHashMap;
+use sluice_selector::Labels;
+
+use crate::expr::{Key, Labelled};
+use crate::ids::Sym;
+use crate::symbols::Symbols;
+
+/// Keys and values, in the order of the numbers of the keys.
+pub(crate) type LabelList = Box<[(Sym, Sym)]>;
+
+/// The labels of service accounts, by namespace and name.
+pub(crate) type Accounts = FxHashMap<(Sym, Sym), LabelList>;
+
+pub(crate) fn take_labels(labels: &Labels, symbols: &mut Symbols) -> LabelList {
+    let mut list: Vec<(Sym, Sym)> =
+        labels.pairs().iter().map(|(key, value)| (symbols.take(key), symbols.take(value))).collect();
+    list.sort_unstable();
+    list.into()
+}
+
+pub(crate) fn release_labels(labels: &[(Sym, Sym)], symbols: &mut Symbols) {
+    for (key, value) in labels {
+        symbols.release(*key);
+        symbols.release(*value);
+    }
+}
+
+pub(crate) fn value_of(labels: &[(Sym, Sym)], key: Sym) -> Option<Sym> {
+    labels.iter().find(|(own, _)| *own == key).map(|(_, value)| *value)
+}
+
+/// A pod's labels and what stands around it.
+pub(crate) struct PodLabels<'a> {
+    pub(crate) own: &'a [(Sym, Sym)],
+    pub(crate) namespace: Sym,
+    pub(crate) namespace_labels: &'a [(Sym, Sym)],
+    pub(crate) account: Sym,
+    pub(crate) accounts: &'a Accounts,
+    /// The string `k8s`.
+    pub(crate) orchestrator: Sym,
+}
+
+impl Labelled for PodLabels<'_> {
+    fn get(&self, key: Key) -> Option<Sym> {
+        match key {
+            Key::Own(key) => value_of(self.own, key),
+            Key::Namespace(key) => value_of(self.namespace_labels, key),
+            Key::Account(key) => value_of(self.accounts.get(&(self.namespace, self.account))?, key),
+            Key::NamespaceName => Some(self.namespace),
+            Key::AccountName => Some(self.account),
+            Key::Orchestrator => Some(self.orchestrator),
+            Key::Never => None,
+        }
+    }
+}
+
+/// The labels of a set or a host endpoint, and of its namespace if it has one.
+pub(crate) struct HolderLabels<'a> {
+    pub(crate) own: &'a [(Sym, Sym)],
+    pub(crate) namespace: Option<(Sym, &'a [(Sym, Sym)])>,
+}
+
+impl Labelled for HolderLabels<'_> {
+    fn get(&self, key: Key) -> Option<Sym> {
+        match key {
+            Key::Own(key) => value_of(self.own, key),
+            Key::Namespace(key) => value_of(self.namespace?.1, key),
+            Key::NamespaceName => Some(self.namespace?.0),
+            Key::Account(_) | Key::AccountName | Key::Orchestrator | Key::Never => None,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Policies as the engine keeps them, and the tiers that they stand in (semantics 3.6).
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use sluice_model::{BUILT_IN_TIERS, Direction, ObjectKey, Order, Policy, Subject, TierDefault, World};
+
+use crate::catalog::Catalog;
+use crate::expr::{Expr, Key};
+use crate::ids::{PolicyIx, QueryId, Slab};
+use crate::lower::LoweredPolicy;
+use crate::queries::{Query, QueryScope};
+
+/// A policy that takes part in tiers.
+#[derive(Debug)]
+pub(crate) struct PolicyUse {
+    pub(crate) policy: Arc<Policy>,
+    /// Whom it selects.
+    pub(crate) subject: QueryId,
+    /// What its rules ask, while it selects a local endpoint.
+    pub(crate) lowered: Option<LoweredPolicy>,
+    /// Its place among policies of one tier and order.
+    name: Box<str>,
+}
+
+impl PolicyUse {
+    pub(crate) fn new(policy: Arc<Policy>, subject: QueryId) -> Self {
+        let name = policy.sort_key().1.into();
+        PolicyUse { policy, subject, lowered: None, name }
+    }
+
+    /// Its place inside its tier.
+    pub(crate) fn place(&self) -> (Order, &str) {
+        (self.policy.order, &self.name)
+    }
+
+    pub(crate) fn speaks(&self, direction: Direction) -> bool {
+        self.policy.rules(direction).is_some()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Policies {
+    pub(crate) slab: Slab<PolicyIx, PolicyUse>,
+    pub(crate) by_key: FxHashMap<ObjectKey, PolicyIx>,
+}
+
+/// Does a policy take part in tiers, and concern pods (semantics 1.2, 3.8)?
+pub(crate) fn is_enforced(policy: &Policy) -> bool {
+    policy.key.kind.is_enforced_policy() && policy.host.concerns_pods()
+}
+
+/// Whom a policy selects, over the labels of semantics 1.4.
+pub(crate) fn subject_query(policy: &Policy, catalog: &mut Catalog) -> QueryId {
+    let symbols = &mut catalog.symbols;
+    let namespace = &policy.key.namespace;
+    let scope = match (&policy.subject, namespace.is_empty()) {
+        (_, false) => QueryScope::Of(symbols.take(namespace)),
+        (Subject::Cluster { .. } | Subject::Kubernetes(_), true) => QueryScope::Namespaced,
+        (Subject::Calico { .. }, true) => QueryScope::All,
+    };
+    let expr = match &policy.subject {
+        Subject::Kubernetes(selector) => Expr::kubernetes(selector, Key::Own, symbols),
+        Subject::Cluster { namespaces, pods } => {
+            let first = Expr::kubernetes(namespaces, Key::Namespace, symbols);
+            let second = pods.as_ref().map(|selector| Expr::kubernetes(selector, Key::Own, symbols));
+            Expr::and([first].into_iter().chain(second))
+        }
+        Subject::Calico { selector, namespace_selector, service_account_selector } => {
+            let own = Expr::calico(selector, symbols);
+            let namespaces = namespace_selector.as_ref().map(|s| s.with_key_prefix("pcns."));
+            let accounts = service_account_selector.as_ref().map(|s| s.with_key_prefix("pcsa."));
+            let around = [namespaces, accounts].into_iter().flatten();
+            let around: Vec<Expr> = around.map(|selector| Expr::calico(&selector, symbols)).collect();
+            Expr::and([own].into_iter().chain(around))
+        }
+    };
+    catalog.take_query(Query { scope, beyond_pods: false, expr })
+}
+
+/// A tier as it counts: built-in ones as they are, whatever is stored; unknown ones last, by name, default Deny.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct TierUse {
+    pub(crate) unknown: bool,
+    pub(crate) order: Order,
+    pub(crate) default_action: TierDefault,
+}
+
+/// The tier with this name (semantics 3.6).
+pub(crate) fn tier(world: &World, name: &str) -> TierUse {
+    if let Some((_, order, default_action)) = BUILT_IN_TIERS.iter().find(|(known, ..)| *known == name) {
+        return TierUse { unknown: false, order: Order::new(Some(*order)), default_action: *default_action };
+    }
+    match world.tiers.get(name) {
+        Some(tier) => TierUse { unknown: false, order: tier.order, default_action: tier.default_action },
+        None => TierUse { unknown: true, order: Order::LAST, default_action: TierDefault::Deny },
+    }
+}

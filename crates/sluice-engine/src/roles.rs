@@ -1,0 +1,224 @@
+//! Roles: the policies that apply to a shape in one direction, in order, and what their rules ask.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use sluice_model::{Direction, TierDefault, World};
+use sluice_plan::TierStage;
+
+use crate::catalog::Catalog;
+use crate::ids::{CriterionId, LegIx, PolicyIx, QueryId, RoleId, Slab, add_sorted, remove_sorted};
+use crate::policies::{Policies, tier};
+
+/// The policies of one tier that apply, in order.
+#[derive(Debug)]
+pub(crate) struct RoleStage {
+    pub(crate) tier: Arc<str>,
+    pub(crate) default_action: TierDefault,
+    pub(crate) policies: Vec<PolicyIx>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Role {
+    pub(crate) direction: Direction,
+    /// The subjects that a shape satisfies, of policies that speak of the direction; sorted.
+    pub(crate) queries: Box<[QueryId]>,
+    /// How many shapes have it.
+    shapes: u32,
+    pub(crate) stages: Vec<RoleStage>,
+    pub(crate) tiers: Arc<[TierStage]>,
+    /// What rules ask of peers; sorted.
+    pub(crate) asked: Vec<CriterionId>,
+    /// What rules ask of the subject's own address; sorted.
+    pub(crate) own_asked: Vec<CriterionId>,
+    pub(crate) legs: Vec<LegIx>,
+    /// Have its policies changed, so that its legs are out of date?
+    pub(crate) stale: bool,
+}
+
+impl Role {
+    /// Are its tiers as they are in the world?
+    pub(crate) fn is_in_order(&self, world: &World) -> bool {
+        let tiers: Vec<_> = self.stages.iter().map(|stage| (tier(world, &stage.tier), &stage.tier)).collect();
+        self.stages.iter().zip(&tiers).all(|(stage, (tier, _))| stage.default_action == tier.default_action)
+            && tiers.is_sorted_by_key(|(tier, name)| (tier.unknown, tier.order, *name))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Roles {
+    slab: Slab<RoleId, Role>,
+    numbers: FxHashMap<(Direction, Box<[QueryId]>), RoleId>,
+    stale: Vec<RoleId>,
+    /// Those that may have no shape left.
+    deserted: Vec<RoleId>,
+}
+
+impl Roles {
+    /// The role of a shape that satisfies these subjects, for one more shape.
+    pub(crate) fn take(
+        &mut self,
+        direction: Direction,
+        subjects: &[QueryId],
+        catalog: &mut Catalog,
+    ) -> RoleId {
+        let speaking =
+            subjects.iter().filter(|query| catalog.queries.of(**query).speaks[direction as usize] > 0);
+        let queries: Box<[QueryId]> = speaking.copied().collect();
+        if let Some(id) = self.numbers.get(&(direction, queries.clone())) {
+            self.slab[*id].shapes += 1;
+            return *id;
+        }
+        let id = self.slab.insert(Role {
+            direction,
+            queries: queries.clone(),
+            shapes: 1,
+            stages: Vec::new(),
+            tiers: Arc::from([]),
+            asked: Vec::new(),
+            own_asked: Vec::new(),
+            legs: Vec::new(),
+            stale: true,
+        });
+        self.stale.push(id);
+        for query in &queries {
+            catalog.queries.retain(*query);
+            add_sorted(&mut catalog.queries.of_mut(*query).roles, id);
+        }
+        self.numbers.insert((direction, queries), id);
+        id
+    }
+
+    /// One shape less.
+    pub(crate) fn release(&mut self, id: RoleId) {
+        let role = &mut self.slab[id];
+        role.shapes -= 1;
+        if role.shapes == 0 {
+            self.deserted.push(id);
+        }
+    }
+
+    /// A policy of the role has changed.
+    pub(crate) fn make_stale(&mut self, id: RoleId) {
+        let role = &mut self.slab[id];
+        if !role.stale {
+            role.stale = true;
+            self.stale.push(id);
+        }
+    }
+
+    /// Forgets roles without shapes. Whoever had legs of one has given them up by now.
+    pub(crate) fn sweep(&mut self, catalog: &mut Catalog) {
+        for id in std::mem::take(&mut self.deserted) {
+            if self.slab.get(id).is_none_or(|role| role.shapes > 0) {
+                continue;
+            }
+            let role = self.slab.remove(id).expect("it was there a moment ago");
+            for query in &role.queries {
+                remove_sorted(&mut catalog.queries.of_mut(*query).roles, id);
+                catalog.release_query(*query);
+            }
+            for criterion in &role.asked {
+                remove_sorted(&mut catalog.criteria.of_mut(*criterion).roles, id);
+            }
+            self.numbers.remove(&(role.direction, role.queries));
+        }
+    }
+
+    /// Brings stale roles up to date. Returns them, with whether endpoints must be asked about their own addresses anew.
+    pub(crate) fn refresh(
+        &mut self,
+        policies: &Policies,
+        world: &World,
+        catalog: &mut Catalog,
+    ) -> Vec<(RoleId, bool)> {
+        let mut refreshed = Vec::new();
+        for id in std::mem::take(&mut self.stale) {
+            let Some(role) = self.slab.get(id).filter(|role| role.stale) else { continue };
+            let stages = stages(role, policies, world, catalog);
+            let (asked, own_asked) = asked(role.direction, &stages, policies);
+            for criterion in asked.iter().filter(|c| role.asked.binary_search(c).is_err()) {
+                add_sorted(&mut catalog.criteria.of_mut(*criterion).roles, id);
+            }
+            for criterion in role.asked.iter().filter(|c| asked.binary_search(c).is_err()) {
+                remove_sorted(&mut catalog.criteria.of_mut(*criterion).roles, id);
+            }
+            let role = &mut self.slab[id];
+            role.tiers = stages
+                .iter()
+                .map(|stage| TierStage {
+                    tier: stage.tier.clone(),
+                    default_action: stage.default_action,
+                    policies: stage.policies.iter().map(|p| policies.slab[*p].policy.reference()).collect(),
+                })
+                .collect();
+            let ask_anew = role.own_asked != own_asked;
+            (role.stages, role.asked, role.own_asked, role.stale) = (stages, asked, own_asked, false);
+            refreshed.push((id, ask_anew));
+        }
+        refreshed
+    }
+
+    pub(crate) fn of(&self, id: RoleId) -> &Role {
+        &self.slab[id]
+    }
+
+    pub(crate) fn of_mut(&mut self, id: RoleId) -> &mut Role {
+        &mut self.slab[id]
+    }
+
+    pub(crate) fn get(&self, id: RoleId) -> Option<&Role> {
+        self.slab.get(id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RoleId, &Role)> {
+        self.slab.iter()
+    }
+
+    pub(crate) fn settle(&mut self) {
+        self.slab.settle();
+    }
+}
+
+/// The policies of a role in the order of evaluation (semantics 3.6).
+fn stages(role: &Role, policies: &Policies, world: &World, catalog: &Catalog) -> Vec<RoleStage> {
+    let all = role.queries.iter().flat_map(|query| &catalog.queries.of(*query).policies);
+    let mut by_tier: Vec<(Arc<str>, Vec<PolicyIx>)> = Vec::new();
+    for ix in all.copied().filter(|ix| policies.slab[*ix].speaks(role.direction)) {
+        let name = &policies.slab[ix].policy.tier;
+        match by_tier.iter_mut().find(|(known, _)| known == name) {
+            Some((_, list)) => list.push(ix),
+            None => by_tier.push((name.clone(), vec![ix])),
+        }
+    }
+    let mut stages: Vec<_> =
+        by_tier.into_iter().map(|(name, list)| (tier(world, &name), name, list)).collect();
+    stages.sort_by(|(a, name_a, _), (b, name_b, _)| {
+        (a.unknown, a.order, name_a).cmp(&(b.unknown, b.order, name_b))
+    });
+    let ordered = stages.into_iter().map(|(tier, name, mut list)| {
+        list.sort_by(|a, b| policies.slab[*a].place().cmp(&policies.slab[*b].place()));
+        RoleStage { tier: name, default_action: tier.default_action, policies: list }
+    });
+    ordered.collect()
+}
+
+/// What the rules of some policies ask of peers, and of the subject.
+fn asked(
+    direction: Direction,
+    stages: &[RoleStage],
+    policies: &Policies,
+) -> (Vec<CriterionId>, Vec<CriterionId>) {
+    let (mut peer, mut own) = (Vec::new(), Vec::new());
+    for ix in stages.iter().flat_map(|stage| &stage.policies) {
+        for rule in policies.slab[*ix].lowered.iter().flat_map(|lowered| lowered.rules(direction)) {
+            peer.extend(rule.peer.uses());
+            own.extend(rule.own.uses());
+        }
+    }
+    for list in [&mut peer, &mut own] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    (peer, own)
+}
