@@ -65,6 +65,8 @@ impl Roles {
         let speaking =
             subjects.iter().filter(|query| catalog.queries.of(**query).speaks[direction as usize] > 0);
         let queries: Box<[QueryId]> = speaking.copied().collect();
+        // Where nothing applies the directions do not differ.
+        let direction = if queries.is_empty() { Direction::Ingress } else { direction };
         if let Some(id) = self.numbers.get(&(direction, queries.clone())) {
             self.slab[*id].shapes += 1;
             return *id;
