@@ -124,15 +124,12 @@ impl Core {
             };
             let class = self.classes.enter(key, &mut self.lists);
             let host = self.pods.host_mut(address).expect("an address with owners is a host");
-            match host.class.replace(class) {
-                Some(old) => {
-                    self.classes.leave(old);
-                    if old == class {
-                        continue;
-                    }
-                    self.classes.note_move(old, class);
+            if let Some(old) = host.class.replace(class) {
+                self.classes.leave(old);
+                if old == class {
+                    continue;
                 }
-                None => {}
+                self.classes.note_move(old, class);
             }
             moved.push((address, class));
             for owner in owners {

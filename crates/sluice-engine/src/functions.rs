@@ -1,5 +1,6 @@
 //! Port functions, each kept once.
 
+use std::collections::btree_map::Entry;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -59,8 +60,8 @@ impl Functions {
         for id in touched {
             let Some((function, users)) = self.uses.get(&id) else { continue };
             if *users > 0 {
-                if !plan.functions.contains_key(&id) {
-                    plan.functions.insert(id, function.clone());
+                if let Entry::Vacant(entry) = plan.functions.entry(id) {
+                    entry.insert(function.clone());
                     changes.upserts.insert(id, function.clone());
                 }
                 continue;

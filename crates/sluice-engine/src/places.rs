@@ -57,6 +57,9 @@ impl Line for u128 {
     }
 }
 
+/// First and last addresses.
+pub(crate) type Ranges<P> = Vec<(P, P)>;
+
 /// From `at` on, a source holds the addresses (+1) or no longer does (-1).
 type Turn<P> = (P, SourceId, i8);
 
@@ -365,7 +368,7 @@ impl Places {
     }
 
     /// The ranges of which something else is known since this was last asked, with one range per stretch of equal facts.
-    pub(crate) fn touched(&mut self) -> (Vec<(u32, u32)>, Vec<(u128, u128)>) {
+    pub(crate) fn touched(&mut self) -> (Ranges<u32>, Ranges<u128>) {
         (joined(std::mem::take(&mut self.v4.touched)), joined(std::mem::take(&mut self.v6.touched)))
     }
 
