@@ -1,7 +1,8 @@
 //! Rules and policies that change nothing for the pods that are there (SL1041, SL1044).
 //!
-//! Exact per leg: two legs are compared on every point and part of traffic that any rule tells apart. What is found
-//! without effect counts as removed for what is looked at after it, so that all of it can be removed together.
+//! Exact per leg: two legs are compared on every point and part of traffic that any rule tells apart. What is found can be
+//! removed alone, and all of it together: it is without effect beside everything else, and beside what is left when
+//! all that was found before it is gone.
 
 use std::collections::BTreeSet;
 
@@ -35,9 +36,9 @@ pub(super) fn find(lint: &mut Lint<'_>) {
         if !is_candidate(lint, &lint.policies[number]) {
             continue;
         }
-        if !lint.policies[number].is_bare()
-            && sides.iter().all(|side| side.policy_is_idle(lint, number, &removed))
-        {
+        let none = Removed::default();
+        let is_idle = |removed| sides.iter().all(|side| side.policy_is_idle(lint, number, removed));
+        if !lint.policies[number].is_bare() && is_idle(&none) && is_idle(&removed) {
             removed.policies.insert(number);
             found.push((number, None));
             continue;
@@ -45,7 +46,10 @@ pub(super) fn find(lint: &mut Lint<'_>) {
         for side in &sides {
             let rules = lint.policies[number].rules(side.direction).unwrap_or_default().len();
             for rule in (0..rules).rev() {
-                if let Some(code) = side.rule_is_idle(lint, (number, rule), &removed) {
+                let id = (number, rule);
+                if let Some(code) = side.rule_is_idle(lint, id, &none)
+                    && side.rule_is_idle(lint, id, &removed).is_some()
+                {
                     removed.rules.insert((side.direction, (number, rule)));
                     found.push((number, Some((side.direction, rule, code))));
                 }

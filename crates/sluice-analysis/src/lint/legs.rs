@@ -131,7 +131,10 @@ pub(super) type RuleId = (usize, usize);
 #[derive(Default)]
 pub(super) struct Judged {
     pub(super) allowed: Region,
-    pub(super) denied: Region,
+    /// Denied by a rule.
+    denied: Region,
+    /// Denied because no rule of a tier decided.
+    defaulted: Region,
     /// What came to the rule that was asked about.
     pub(super) arrived: Region,
 }
@@ -249,7 +252,7 @@ impl<'l, 'w> Leg<'l, 'w> {
                 next = policies.next_if(|policy| self.policies[*policy].tier == tier);
             }
             match self.policies[first].tier_default {
-                TierDefault::Deny => judged.denied.add(std::mem::take(&mut current)),
+                TierDefault::Deny => judged.defaulted.add(std::mem::take(&mut current)),
                 TierDefault::Pass => {}
             }
             current.add(passed);
@@ -259,7 +262,8 @@ impl<'l, 'w> Leg<'l, 'w> {
         Some(judged)
     }
 
-    /// What a change of the rules does to the connections of `start`: does any verdict differ?
+    /// What a change of the rules does to the connections of `start`: does any verdict differ? A Deny that becomes a tier's
+    /// default counts as different: it stands there so that no rule that is added later opens what it closes.
     pub(super) fn differs(
         &self,
         start: &Region,
@@ -269,7 +273,11 @@ impl<'l, 'w> Leg<'l, 'w> {
         let judge = |is_kept| self.judge(start.clone(), is_kept, None);
         match (judge(before), judge(after)) {
             (Some(before), Some(after)) => {
-                before.allowed.intersects(&after.denied) || before.denied.intersects(&after.allowed)
+                before.allowed.intersects(&after.denied)
+                    || before.allowed.intersects(&after.defaulted)
+                    || before.denied.intersects(&after.allowed)
+                    || before.defaulted.intersects(&after.allowed)
+                    || before.denied.intersects(&after.defaulted)
             }
             _ => true,
         }
