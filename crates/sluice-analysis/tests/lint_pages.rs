@@ -34,6 +34,7 @@ fn findings(manifests: &str) -> Vec<Finding> {
     for object in &loaded.objects {
         let converted = object.to_model();
         findings.extend(converted.findings);
+        findings.extend(object.written_findings());
         world.apply(ObjectDelta::Upsert(
             converted.object.unwrap_or_else(|| panic!("{} is read", object.name)),
         ));

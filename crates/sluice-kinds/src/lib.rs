@@ -24,6 +24,7 @@ mod load;
 mod names;
 mod read;
 mod schema;
+mod written;
 
 pub use admission::{
     FieldError, FieldErrorReason, Validation, decode_error, default, unknown_fields, validate,

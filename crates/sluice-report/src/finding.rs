@@ -56,6 +56,8 @@ macro_rules! codes {
 codes! {
     SL1001 Warning Programmed "the rule admits everyone";
     SL1002 Warning Programmed "a direction without rules denies everything in it";
+    SL1003 Warning Programmed "from, to or ports is there and empty, which means all";
+    SL1004 Warning Programmed "policyTypes is left out";
     SL1005 Warning Programmed "rules of a direction that types does not name have no effect";
     SL1006 Warning Programmed "a rule without ports opens every port and protocol";
     SL1010 Warning Programmed "a policy without rules decides nothing, at any order";
@@ -76,6 +78,7 @@ codes! {
     SL1036 Warning Programmed "everywhere is named in one family, the pods have both";
     SL1041 Warning NoEffect "no effect: what is left without it decides the same";
     SL1042 Warning SelectsNothing "the policy selects hostNetwork pods only";
+    SL1043 Warning Programmed "a controller keeps the object, an edit is reverted";
     SL1044 Warning Shadowed "earlier rules decide all that the rule matches";
     SL1045 Warning Programmed "without order the policy stands after NetworkPolicies and cannot override them";
     SL1046 Warning Programmed "no policy is in the tier";
@@ -103,6 +106,8 @@ codes! {
     SL2205 Warning Programmed "the policy leaves host endpoints only failsafes";
     SL2206 Warning Programmed "a criterion is read in a way that may surprise";
     SL2207 Warning Programmed "the kind is superseded by ClusterNetworkPolicy";
+    SL2208 Warning Programmed "label and annotation name different projects";
+    SL2209 Warning Programmed "the namespace is in no project";
     SL2301 Warning Programmed "depends on ipBlock matching pod and node addresses";
     SL2302 Warning Programmed "depends on policy between a pod and its own node";
     SL2303 Warning Programmed "depends on whose address a NodePort or load balancer client shows";

@@ -25,6 +25,7 @@ mod peers;
 mod portability;
 mod ports;
 mod present;
+mod projects;
 mod spelling;
 mod subjects;
 mod tiers;
@@ -74,6 +75,7 @@ pub fn lint(world: &World, options: &LintOptions) -> Vec<Finding> {
     tiers::find(&mut lint);
     hosts::find(&mut lint);
     portability::find(&mut lint);
+    projects::find(&mut lint);
     if lint.judges_presence {
         effect::find(&mut lint);
     }
