@@ -31,7 +31,8 @@ pub struct Circumstances {
     pub failsafes: Failsafes,
     /// The nodes that the connection passes, first to last, if they are known; the stages of their host endpoints are
     /// then judged exactly. If not, only what the world itself tells is judged, and what could matter beside it is
-    /// named as missing (semantics 1.11).
+    /// named as missing (semantics 1.11). A connection between two outside addresses crosses no node unless a path says
+    /// so.
     pub path: Option<Vec<Hop>>,
 }
 
