@@ -74,7 +74,7 @@ impl NameTable {
             first.and_then(|address| known.remove(&address));
             self.left_out += 1;
         }
-        let is_name = !name.is_empty() && name.len() <= LONGEST_NAME;
+        let is_name = name.len() <= LONGEST_NAME && name.split('.').all(|label| !label.is_empty());
         let has_room = !before.is_empty() || self.names.len() < self.most_names;
         let mut deltas = Vec::new();
         if is_name && has_room {

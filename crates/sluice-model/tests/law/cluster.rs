@@ -172,7 +172,7 @@ fn node_peers_are_the_status_addresses_of_nodes() {
 #[test]
 fn domain_names_are_what_dns_said() {
     let names = "name www.g.com 203.0.113.1 2001:db8::1\n name g.com 203.0.113.2\n name a.b.g.com 203.0.113.3\n \
-                 name xg.com 203.0.113.4";
+                 name xg.com 203.0.113.4\n name .g.com 203.0.113.5";
     let judge = |peers: &str, expectations: &str| {
         let rule =
             format!("cnp p Admin 1 ns{{env}} E[accept names {peers} : T443; deny nets 0.0.0.0/0 ::/0]");
@@ -192,6 +192,7 @@ fn domain_names_are_what_dns_said() {
         "T443 a/web -> 203.0.113.1: ALLOW
          T443 a/web -> 203.0.113.3: ALLOW
          T443 a/web -> 203.0.113.2: DENY
+         T443 a/web -> 203.0.113.5: DENY
          T443 a/web -> 203.0.113.4: DENY",
     );
     judge(

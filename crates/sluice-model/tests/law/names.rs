@@ -78,7 +78,9 @@ fn spellings_and_odd_answers() {
     // no addresses, no time, no name
     assert!(table.observe("b.com", [], at(5), at(0)).is_empty());
     assert!(table.observe("b.com", ips("1.1.1.1"), at(0), at(0)).is_empty());
-    assert!(table.observe(".", ips("1.1.1.1"), at(5), at(0)).is_empty());
+    for none in ["", ".", ".g.com", "a..com"] {
+        assert!(table.observe(none, ips("1.1.1.1"), at(5), at(0)).is_empty(), "{none}");
+    }
     assert!(table.observe(&"x".repeat(254), ips("1.1.1.1"), at(5), at(0)).is_empty());
     // the longest time there is
     table.observe("c.com", ips("1.1.1.1"), Duration::MAX, at(1));
