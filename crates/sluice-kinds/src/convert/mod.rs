@@ -130,7 +130,9 @@ impl Reader<'_> {
     }
 
     pub(crate) fn wrong_type(&mut self, code: Code, wrong: &WrongType) {
-        self.find(code, &wrong.path, wrong.to_string(), None);
+        let yaml_boolean = wrong.expected == "a string" && matches!(wrong.found.as_str(), "true" | "false");
+        let hint = "YAML reads yes, no, on, off, y and n as true and false: quote the value";
+        self.find(code, &wrong.path, wrong.to_string(), yaml_boolean.then_some(hint));
     }
 
     /// Warns where a list is longer than its API takes. It is evaluated in full (7.3).

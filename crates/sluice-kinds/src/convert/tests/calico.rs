@@ -28,6 +28,10 @@ fn calico_policies_are_read() {
                 .into(),
         ),
         (
+            "{performanceHints: [AssumeNeededOnEveryNode], types: [Ingress], ingress: [{action: Deny}]}",
+            "tier default order inf subject all()\ningress: Deny all @4".into(),
+        ),
+        (
             "{types: [Ingress], egress: [{action: Deny}]}",
             format!("tier default order inf subject all()\ningress: \nSL1005 spec.egress@4 types does not name Egress: these rules have no effect\n{bare}"),
         ),
@@ -128,6 +132,44 @@ fn calico_rules_are_read_or_fail_closed() {
         (
             "protocol: ICMP, icmp: {type: 8, code: 0}, notICMP: {type: 10}",
             "proto ICMP icmp 8/Some(0) !icmp 10/None",
+        ),
+        (
+            "protocol: ICMPv6, ipVersion: 6, notICMP: {type: 135, code: 1}",
+            "family IPv6 proto ICMPv6 !icmp 135/Some(1)",
+        ),
+        ("protocol: 1, icmp: {type: 255}", "proto ICMP icmp 255/None"),
+        ("protocol: 255", "proto 255"),
+        ("notProtocol: 47", "!proto 47"),
+        ("protocol: TCP, notProtocol: UDPLite", "proto TCP !proto UDPLite"),
+        ("protocol: UDPLite, destination: {notPorts: [web]}", "proto UDPLite dst (!ports web)"),
+        ("source: {ports: [web], notPorts: [dns]}", "src (ports web !ports dns)"),
+        ("protocol: SCTP, source: {ports: ['1:65535']}", "proto SCTP src (ports 1-65535)"),
+        (
+            "protocol: TCP, source: {services: {name: s, namespace: x}, ports: [80]}",
+            "proto TCP src (ports 80 svc x/s)",
+        ),
+        (
+            "source: {nets: ['fd00::1']}, destination: {notNets: ['fd00::/8']}",
+            "src (nets fd00::1/128) dst (!nets fd00::/8)",
+        ),
+        ("destination: {notNets: [0.0.0.0/0]}", "dst (!nets 0.0.0.0/0)"),
+        ("source: {serviceAccounts: {names: [x, z]}}", "src (sa [\"x\", \"z\"] None)"),
+        ("source: {serviceAccounts: {selector: has(y)}}", "src (sa [] Some(\"has(y)\"))"),
+        (
+            "source: {serviceAccounts: {names: [x], selector: ''}}",
+            "src (sa [\"x\"] None)|SL2206 .source.serviceAccounts.selector an empty selector counts as not given",
+        ),
+        (
+            "metadata: {annotations: {a: 5}}",
+            "all|SL2206 .metadata.annotations[a] expected a string, found 5: the annotation is left out",
+        ),
+        (
+            "protocol: ICMP, destination: {nets: ['fd00::/8']}",
+            "proto ICMP dst (nets fd00::/8)|SL2206 .destination.nets no CIDR of the rule's family IPv4: the rule matches nothing",
+        ),
+        (
+            "protocol: 0",
+            "unreadable|SL2005 .protocol unknown protocol 0: use TCP, UDP, SCTP, UDPLite, ICMP, ICMPv6 or 1-255",
         ),
         ("ipVersion: 4", "family IPv4"),
         ("metadata: {annotations: {a: b}}", "all"),
