@@ -40,7 +40,11 @@ pub(super) fn denial(world: &World, flow: &Flow) -> Option<Denial> {
     let leg = decision.denying_leg()?;
     let (tier, order, by) = match &leg.reason {
         LegReason::Rule(rule) => {
-            let policy = world.policies.get(&rule.object)?;
+            // a ProjectIsolation stands for policies that are not stored (semantics 8.2)
+            let policy = match world.policies.get(&rule.object) {
+                Some(policy) => policy.clone(),
+                None => world.enforced().into_iter().find(|policy| policy.key == rule.object)?,
+            };
             (policy.tier.clone(), Some(policy.order), vec![rule.object.clone()])
         }
         LegReason::TierDefault { tier, policies } => {
