@@ -1,17 +1,17 @@
 //! Answers: policies with what they do.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
-use sluice_model::{Object, ObjectDelta, ObjectKey, Pod, PodKey, Policy, Subject, World};
+use sluice_model::{Object, ObjectDelta, ObjectKey, Policy, World};
+use sluice_report::{ConnectionChange, ConnectivityDiff};
 
-use super::change::{Change, changes};
 use super::draft::Draft;
 use super::manifest::manifest;
 use super::yaml::to_yaml;
+use crate::diff::diff;
 use crate::snapshot::Snapshot;
 
 /// What is suggested for a question: alternatives, the least one first.
@@ -38,19 +38,19 @@ pub struct Suggestion {
     pub explanation: String,
     /// What they do beside that, and what they cannot do.
     pub warnings: Vec<String>,
-    /// The connections that differ once they are applied, as found by comparing.
-    pub changes: Vec<Change>,
+    /// What differs once they are applied, as found by comparing.
+    pub changes: ConnectivityDiff,
 }
 
 impl Suggestion {
     /// The rows that open something.
-    pub fn opens(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter().filter(|change| !change.opened.is_empty())
+    pub fn opens(&self) -> impl Iterator<Item = &ConnectionChange> {
+        self.changes.changes.iter().filter(|change| !change.gained.is_empty())
     }
 
     /// The rows that close something.
-    pub fn closes(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter().filter(|change| !change.closed.is_empty())
+    pub fn closes(&self) -> impl Iterator<Item = &ConnectionChange> {
+        self.changes.changes.iter().filter(|change| !change.lost.is_empty())
     }
 
     /// The policies as one YAML stream that can be applied as it is; explanation and warnings stand in comments.
@@ -150,34 +150,7 @@ impl<'s> Work<'s> {
 
     /// As [`Work::finish`] where the objects are compiled already.
     pub(super) fn finish_with(self, after: &Snapshot, explanation: String) -> Suggestion {
-        let touched: BTreeSet<PodKey> = self
-            .world
-            .pods
-            .values()
-            .filter(|pod| self.policies.iter().any(|own| selects(&self.world, &own.policy, pod)))
-            .map(|pod| pod.key.clone())
-            .collect();
-        let changes = changes(self.before, after, &touched);
+        let changes = diff(self.before, after);
         Suggestion { policies: self.policies, explanation, warnings: self.warnings, changes }
-    }
-}
-
-/// Whether a policy's subject selects a pod, whatever the direction. May say yes too often: it only narrows what is compared.
-pub(super) fn selects(world: &World, policy: &Policy, pod: &Pod) -> bool {
-    let namespace = &policy.key.namespace;
-    if pod.host_network || (!namespace.is_empty() && *namespace != pod.key.namespace) {
-        return false;
-    }
-    match &policy.subject {
-        Subject::Kubernetes(selector) => selector.matches(&pod.labels),
-        Subject::Cluster { namespaces, pods } => {
-            namespaces.matches(&world.namespace_labels(&pod.key.namespace))
-                && pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
-        }
-        Subject::Calico { selector, namespace_selector, .. } => {
-            let labels = world.calico_labels(pod);
-            let namespaces = namespace_selector.as_ref().map(|selector| selector.with_key_prefix("pcns."));
-            selector.matches(&labels) && namespaces.is_none_or(|selector| selector.matches(&labels))
-        }
     }
 }

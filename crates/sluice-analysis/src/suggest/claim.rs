@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluice_addr::{Family, PortRange, Protocol};
 use sluice_model::{Action, Direction, Pod, PortMatch, World};
-use sluice_report::{Claim, ClaimEnd, ClaimPort, ClaimState, Expect};
+use sluice_report::{Claim, ClaimEnd, ClaimPort, ClaimState, ConnectionChange, Expect};
 use sluice_selector::LabelSelector;
 
 use super::advice::{Advice, Suggestion, Work};
@@ -49,7 +49,11 @@ pub fn suggest_for_claim(snapshot: &Snapshot, claim: &Claim) -> Advice {
         }
     };
     // the least that is opened, then the least that is closed, then the fewest policies
-    alternatives.sort_by_key(|s| (s.opens().count(), s.closes().count(), s.policies.len()));
+    let pairs = |s: &Suggestion| {
+        let of = |rows: &mut dyn Iterator<Item = &ConnectionChange>| rows.map(|row| row.pairs).sum::<u64>();
+        (of(&mut s.opens()), of(&mut s.closes()), s.policies.len())
+    };
+    alternatives.sort_by_key(pairs);
     alternatives.dedup_by(|a, b| a.policies == b.policies);
     let notes = match alternatives.is_empty() {
         false => Vec::new(),

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use serde::Serialize;
 use sluice_addr::{Cidr, PortRange, Protocol};
 use sluice_model::{Action, Direction, ObjectKey, Pod, PodKey, World, decide};
+use sluice_report::{ConnectionChange, EndGroup};
 use sluice_selector::LabelSelector;
 
 use super::advice::{Suggestion, Work};
-use super::change::{Change, changes};
 use super::draft::{Draft, DraftRule, Form, Peer, PodSet, Ports, Scope};
 use super::surroundings::{dns, families, outside};
 use super::workload::{named, of_namespace, siblings};
+use crate::diff::diff;
 use crate::snapshot::Snapshot;
 
 /// The label of objects that Sluice made for people.
@@ -128,7 +129,7 @@ impl Default for IsolateOptions {
 pub struct StillOpen {
     /// The ends and what is open between them.
     #[serde(flatten)]
-    pub connection: Change,
+    pub connection: ConnectionChange,
     /// The rules that admit it, with their position where it is known.
     pub by: Vec<String>,
 }
@@ -198,10 +199,11 @@ pub fn isolate_namespace(
     work.accept(policy, explanation.clone(), &[MANAGED_BY]);
     let after = work.snapshot();
     let alone = snapshot.with_world(only(&work.world, &key));
-    let members: BTreeSet<PodKey> = of_namespace(world, &own).map(|pod| pod.key.clone()).collect();
-    let still_open: Vec<StillOpen> = changes(&alone, &after, &members)
+    let is_own = |end: &EndGroup| end.pods.iter().any(|pod| pod.split('/').next() == Some(namespace));
+    let still_open: Vec<StillOpen> = diff(&alone, &after)
+        .changes
         .into_iter()
-        .filter(|change| !change.opened.is_empty())
+        .filter(|change| !change.gained.is_empty() && (is_own(&change.from) || is_own(&change.to)))
         .map(|connection| StillOpen { by: admitted_by(&work.world, &own, &connection), connection })
         .collect();
     if !still_open.is_empty() {
@@ -319,8 +321,8 @@ fn only(world: &World, key: &ObjectKey) -> World {
 }
 
 /// The rules by which the namespace's own end of a connection lets it pass.
-fn admitted_by(world: &World, own: &Arc<str>, connection: &Change) -> Vec<String> {
-    let decision = decide(world, &connection.example);
+fn admitted_by(world: &World, own: &Arc<str>, connection: &ConnectionChange) -> Vec<String> {
+    let decision = decide(world, &connection.witness.flow);
     let legs = decision.legs().filter(|leg| leg.pod.namespace == *own);
     let rules: BTreeSet<String> =
         legs.filter_map(|leg| leg.deciding_rule()).map(ToString::to_string).collect();

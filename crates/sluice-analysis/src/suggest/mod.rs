@@ -9,7 +9,6 @@
 //! the law, and compared with what was before; what it opens and closes beside its purpose is part of the answer.
 
 mod advice;
-mod change;
 mod claim;
 mod draft;
 mod flow;
@@ -22,7 +21,6 @@ mod workload;
 mod yaml;
 
 pub use advice::{Advice, SuggestedPolicy, Suggestion};
-pub use change::Change;
 pub use claim::suggest_for_claim;
 pub use flow::suggest_for_flow;
 pub use isolate::{Guest, IsolateOptions, Isolation, Keep, StillOpen, isolate_namespace};

@@ -105,7 +105,10 @@ spec:
 "
     );
     // both pods of the workload, and nothing else
-    assert_eq!(shown(&suggestion.changes), "shop/statefulset/web -> shop/api-1: +TCP 8080\n");
+    assert_eq!(
+        shown(&suggestion.changes),
+        "shop/web-1 -> shop/api-1: +TCP 8080\nshop/web-2 -> shop/api-1: +TCP 8080\n"
+    );
     assert_eq!(suggestion.warnings, Vec::<String>::new());
     assert!(decide(&applied(&world, suggestion), &flow).is_allowed());
 }
@@ -139,7 +142,7 @@ fn where_a_network_policy_cannot_open_the_kind_that_can_is_suggested() {
             "" => assert!(suggestion.warnings.is_empty(), "{:?}", suggestion.warnings),
             warning => assert!(suggestion.warnings[0].contains(warning), "{:?}", suggestion.warnings),
         }
-        assert_eq!(suggestion.changes.len(), 1, "{}", shown(&suggestion.changes));
+        assert_eq!(suggestion.changes.changes.len(), 1, "{}", shown(&suggestion.changes));
         assert_eq!(suggestion.closes().count(), 0);
     }
 }
@@ -150,7 +153,7 @@ fn an_outside_address_is_named_by_itself() {
     let advice = suggest_for_flow(&snapshot(&world), &flow("UDP 10.42.0.3:1 -> 198.51.100.7:123"));
     let suggestion = single(&advice);
     assert!(suggestion.yaml().contains("cidr: 198.51.100.7/32"), "{}", suggestion.yaml());
-    assert_eq!(shown(&suggestion.changes), "shop/api-1 -> outside 198.51.100.7: +UDP 123\n");
+    assert_eq!(shown(&suggestion.changes), "shop/api-1 -> outside 198.51.100.7/32: +UDP 123\n");
 }
 
 #[test]

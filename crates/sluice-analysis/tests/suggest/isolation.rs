@@ -104,7 +104,10 @@ fn with_nothing_kept_there_are_no_rules() {
 fn what_other_policies_admit_stays_open_and_is_said() {
     let isolation = isolated(&[DNS, OPEN], &IsolateOptions::default());
     let [open] = isolation.still_open.as_slice() else { panic!("{:#?}", isolation.still_open) };
-    assert_eq!((open.connection.from.as_str(), open.connection.to.as_str()), ("ops/client", "shop/web"));
+    assert_eq!(
+        (open.connection.from.to_string().as_str(), open.connection.to.to_string().as_str()),
+        ("ops/client", "shop/web")
+    );
     assert_eq!(open.by, ["NetworkPolicy shop/np-web spec.ingress[0] (manifest.yaml:7)"]);
     assert!(isolation.suggestion.warnings[0].contains("the namespace is not isolated"));
 }

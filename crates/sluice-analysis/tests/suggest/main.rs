@@ -17,9 +17,9 @@ use std::net::IpAddr;
 use common::{add, load};
 use sluice_addr::Flow;
 use sluice_analysis::Snapshot;
-use sluice_analysis::suggest::{Advice, Change, Suggestion};
+use sluice_analysis::suggest::{Advice, Suggestion};
 use sluice_model::{ObjectDelta, Policy, World};
-use sluice_report::AllowedPorts;
+use sluice_report::{AllowedPorts, ConnectivityDiff, EndGroup};
 
 /// `namespace/name address labels [workload]`, one pod a line; a line `node NAME ADDRESS` is a node.
 pub(crate) fn world(pods: &str, manifests: &[&str]) -> World {
@@ -103,8 +103,15 @@ pub(crate) fn single(advice: &Advice) -> &Suggestion {
     only
 }
 
+/// Every pod, node and outside range of a group.
+fn members(end: &EndGroup) -> Vec<String> {
+    let nodes = end.nodes.iter().map(|node| format!("node {node}"));
+    let outside = end.outside.iter().map(|range| format!("outside {range}"));
+    end.pods.iter().cloned().chain(nodes).chain(outside).collect()
+}
+
 /// `a -> b: +TCP 80 -UDP 53`, one change a line.
-pub(crate) fn shown(changes: &[Change]) -> String {
+pub(crate) fn shown(changes: &ConnectivityDiff) -> String {
     let ports = |sign: char, all: &[AllowedPorts]| -> String {
         all.iter()
             .map(|row| {
@@ -118,10 +125,20 @@ pub(crate) fn shown(changes: &[Change]) -> String {
             .collect::<Vec<_>>()
             .concat()
     };
-    changes
-        .iter()
-        .map(|c| format!("{} -> {}:{}{}\n", c.from, c.to, ports('+', &c.opened), ports('-', &c.closed)))
-        .collect()
+    let mut lines: Vec<String> = Vec::new();
+    for row in &changes.changes {
+        for from in members(&row.from) {
+            for to in members(&row.to) {
+                let (gained, lost) = (ports('+', &row.gained), ports('-', &row.lost));
+                if from == to {
+                    continue;
+                }
+                lines.push(format!("{from} -> {to}:{gained}{lost}\n"));
+            }
+        }
+    }
+    lines.sort();
+    lines.concat()
 }
 
 pub(crate) fn snapshot(world: &World) -> Snapshot {

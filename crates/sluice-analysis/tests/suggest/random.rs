@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluice_addr::Flow;
-use sluice_analysis::suggest::{Change, Suggestion, suggest_for_flow};
+use sluice_analysis::suggest::{Suggestion, suggest_for_flow};
 use sluice_model::{World, decide};
+use sluice_report::{ConnectionChange, EndGroup};
 use sluice_testkit::{random_flow, random_world};
 
 use crate::{applied, reads_back, snapshot};
@@ -53,18 +54,16 @@ fn denied_flows_are_opened_and_every_other_change_is_listed() {
     assert!(others > 0, "no change beside the flow was ever seen");
 }
 
-/// Is this the name of an end with this address? Outside addresses are listed by one of their class.
-fn may_be(world: &World, name: &str, address: IpAddr) -> bool {
-    let owners: Vec<String> = world
-        .pods
-        .values()
-        .filter(|pod| pod.live_addresses().contains(&address))
-        .map(|pod| pod.key.to_string())
-        .collect();
-    if owners.is_empty() {
-        name.starts_with("outside") || name.starts_with("node")
-    } else {
-        owners.iter().any(|o| o == name)
+fn owners(world: &World, address: IpAddr) -> Vec<String> {
+    let owners = world.pods.values().filter(|pod| pod.live_addresses().contains(&address));
+    owners.map(|pod| pod.key.to_string()).collect()
+}
+
+/// Is an address one of these ends?
+fn may_be(world: &World, end: &EndGroup, address: IpAddr) -> bool {
+    match owners(world, address).as_slice() {
+        [] => !end.outside.is_empty() || !end.nodes.is_empty(),
+        owners => owners.iter().any(|owner| end.pods.contains(owner)),
     }
 }
 
@@ -95,12 +94,15 @@ fn check_others(
             assert_eq!(flow.protocol(), asked.protocol(), "{}", context());
             assert_eq!(flow.destination_port(), asked.destination_port(), "{}", context());
         }
-        let is_listed = |change: &Change| {
-            let side = if new.is_allowed() { &change.opened } else { &change.closed };
+        let is_listed = |change: &ConnectionChange| {
+            let side = if new.is_allowed() { &change.gained } else { &change.lost };
             let ends = [(&change.from, flow.source), (&change.to, flow.destination)];
-            !side.is_empty() && ends.iter().all(|(name, address)| may_be(before, name, *address))
+            !side.is_empty() && ends.iter().all(|(end, address)| may_be(before, end, *address))
         };
-        assert!(suggestion.changes.iter().any(is_listed), "{}\n{:#?}", context(), suggestion.changes);
+        let listed = suggestion.changes.changes.iter().any(is_listed);
+        let contested =
+            [flow.source, flow.destination].iter().any(|address| owners(before, *address).len() > 1);
+        assert!(listed || contested, "{}\n{:#?}", context(), suggestion.changes);
     }
     differ
 }
