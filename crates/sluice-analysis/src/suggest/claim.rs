@@ -28,6 +28,13 @@ pub fn suggest_for_claim(snapshot: &Snapshot, claim: &Claim) -> Advice {
     if result.state.holds() && !nothing_listed {
         return Advice::none(format!("the claim {} already: {}", result.state, result.reason));
     }
+    let present = Claim { future_pods: false, ..claim.clone() };
+    if result.state == ClaimState::Undecided && state_of(snapshot, &present).holds() {
+        return Advice::none(format!(
+            "it holds for the pods that exist and is else undecided: {}",
+            result.missing.join("; ")
+        ));
+    }
     let mut alternatives: Vec<Suggestion> = match claim.expect {
         Expect::Allow => opened(Work::new(snapshot), claim, claim).into_iter().collect(),
         Expect::Deny | Expect::ReachOnly => closed(snapshot, claim),

@@ -209,10 +209,15 @@ pub fn isolate_namespace(
     if !still_open.is_empty() {
         let by: BTreeSet<&String> = still_open.iter().flat_map(|open| &open.by).collect();
         let by: Vec<&str> = by.into_iter().take(3).map(String::as_str).collect();
+        let what: BTreeSet<String> = still_open
+            .iter()
+            .map(|open| format!("{} to {}", open.connection.from, open.connection.to))
+            .collect();
+        let what: Vec<String> = what.into_iter().take(3).collect();
         work.warn(format!(
-            "the namespace is not isolated: {} connections stay open by other policies ({}); edit these, or deny before them \
-             with a ClusterNetworkPolicy of tier Admin",
-            still_open.len(),
+            "the namespace is not isolated: other policies keep open {} (by {}); edit these, or deny before them with a \
+             ClusterNetworkPolicy of tier Admin",
+            what.join(", "),
             by.join(", ")
         ));
     }
@@ -224,7 +229,16 @@ pub fn isolate_namespace(
             && service.ports.iter().any(|port| port.node_port.is_some())
     });
     let services = services.map(|service| format!("{}/{}", service.namespace, service.name)).collect();
-    let suggestion = work.finish_with(&after, explanation);
+    let mut suggestion = work.finish_with(&after, explanation);
+    let opened: BTreeSet<String> =
+        suggestion.opens().map(|row| format!("{} to {}", row.from, row.to)).collect();
+    if !opened.is_empty() {
+        let opened: Vec<String> = opened.into_iter().take(3).collect();
+        suggestion.warnings.push(format!(
+            "what is kept opens what is closed now: {}; leave it out if that is not meant",
+            opened.join(", ")
+        ));
+    }
     Some(Isolation { suggestion, still_open, not_affected, services })
 }
 

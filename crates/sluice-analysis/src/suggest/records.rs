@@ -70,6 +70,9 @@ pub fn suggest_from_records(
                 continue;
             }
         };
+        if let Some(assumed) = &observed.assumed {
+            notes.add(assumed.clone());
+        }
         for (from, to, ports) in observed.connections() {
             for (end, pods) in [from, to].into_iter().filter(|(_, pods)| !pods.is_empty()) {
                 if let End::Workload(name) = end {
@@ -146,6 +149,8 @@ struct Observed<'w> {
     from: Vec<Side<'w>>,
     /// Destinations, each with the port that policy sees there.
     to: Vec<(Side<'w>, Ports)>,
+    /// What had to be assumed about a Service.
+    assumed: Option<String>,
 }
 
 impl<'w> Observed<'w> {
@@ -162,18 +167,25 @@ impl<'w> Observed<'w> {
         let from = sides(snapshot, &record.from, options)?;
         if let Some(service) = service_named(world, &record.to) {
             let pods = backends(world, &service.namespace, &service.name);
-            let numbers = backend_ports(world, service, protocol, port).ok_or_else(|| {
+            let known = backend_ports(world, service, protocol, port).ok_or_else(|| {
                 format!("Service {}/{} has no port {port}/{protocol}", service.namespace, service.name)
             })?;
             let sides = by_workload(world, &pods);
             if sides.is_empty() {
                 return Err(format!("no pod is behind Service {}/{}", service.namespace, service.name));
             }
+            let numbers = &known.numbers;
             let to = sides.into_iter().flat_map(|side| numbers.iter().map(move |n| (side.clone(), *n)));
-            return Ok(Observed { from, to: to.map(|(side, number)| (side, ports(number))).collect() });
+            let assumed = known.assumed.clone();
+            return Ok(Observed {
+                assumed,
+                from,
+                to: to.map(|(side, number)| (side, ports(number))).collect(),
+            });
         }
         let to = sides(snapshot, &record.to, options)?;
-        Ok(Observed { from, to: to.into_iter().map(|side| (side, ports(port))).collect() })
+        let to = to.into_iter().map(|side| (side, ports(port))).collect();
+        Ok(Observed { from, to, assumed: None })
     }
 
     fn connections(&self) -> impl Iterator<Item = (&Side<'w>, &Side<'w>, Ports)> {

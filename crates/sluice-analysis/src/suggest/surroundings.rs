@@ -159,18 +159,42 @@ pub(super) fn backends<'w>(world: &'w World, namespace: &str, name: &str) -> Vec
         .collect()
 }
 
-/// The ports on which the backends of a Service's port listen; the Service's own number where no slice says it.
+/// Where the backends of a Service's port listen.
+pub(super) struct BackendPorts {
+    pub(super) numbers: Vec<u16>,
+    /// How it is known, if no EndpointSlice says it.
+    pub(super) assumed: Option<String>,
+}
+
+/// The ports on which the backends of a Service's port listen: as EndpointSlices say, else the container port of the same
+/// name, else the Service's own number. `None` if the Service has no such port.
 pub(super) fn backend_ports(
     world: &World,
     service: &Service,
     protocol: Protocol,
     port: u16,
-) -> Option<Vec<u16>> {
+) -> Option<BackendPorts> {
     let own = service.ports.iter().find(|own| own.protocol == protocol && own.port == port)?;
     let slices =
         world.slices.values().filter(|s| s.namespace == service.namespace && s.service == service.name);
     let ports = slices.flat_map(|slice| &slice.ports);
-    let numbers: Vec<u16> =
+    let mut numbers: Vec<u16> =
         ports.filter(|p| p.name == own.name && p.protocol == protocol).filter_map(|p| p.port).collect();
-    Some(if numbers.is_empty() { vec![port] } else { numbers })
+    if !numbers.is_empty() {
+        return Some(BackendPorts { numbers, assumed: None });
+    }
+    let pods = backends(world, &service.namespace, &service.name);
+    let declared = pods.iter().flat_map(|pod| &pod.named_ports);
+    numbers.extend(declared.filter(|p| p.name == own.name && p.protocol == protocol).map(|p| p.port));
+    numbers.sort_unstable();
+    numbers.dedup();
+    let (what, numbers) = match numbers.is_empty() {
+        false => (format!("the container port named {:?} is taken", own.name), numbers),
+        true => ("the Service's own number is taken".to_owned(), vec![port]),
+    };
+    let assumed = format!(
+        "no EndpointSlice says where the pods behind port {port} of Service {}/{} listen; {what}",
+        service.namespace, service.name
+    );
+    Some(BackendPorts { numbers, assumed: Some(assumed) })
 }
