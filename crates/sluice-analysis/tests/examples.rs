@@ -59,9 +59,6 @@ fn world(objects: &[LoadedObject]) -> World {
         ];
     }
     pods.into_iter().for_each(|pod| world.apply(ObjectDelta::Upsert(Object::Pod(pod))));
-    // a ProjectIsolation as the policies that it stands for (semantics 8.2)
-    world.policies = world.enforced().into_iter().map(|policy| (policy.key.clone(), policy)).collect();
-    world.isolations.clear();
     world
 }
 

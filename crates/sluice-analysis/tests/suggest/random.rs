@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sluice_addr::Flow;
+use sluice_addr::{Flow, Transport};
 use sluice_analysis::suggest::{Suggestion, suggest_for_flow};
 use sluice_model::{World, decide};
 use sluice_report::{ConnectionChange, EndGroup};
@@ -99,6 +99,10 @@ fn check_others(
             let ends = [(&change.from, flow.source), (&change.to, flow.destination)];
             !side.is_empty() && ends.iter().all(|(end, address)| may_be(before, end, *address))
         };
+        // discovery is no connection that anyone opens (semantics 1.7), so that the difference does not list it
+        if matches!(flow.transport, Transport::Icmp { type_: 130..=137 | 143, .. }) && flow.source.is_ipv6() {
+            continue;
+        }
         let listed = suggestion.changes.changes.iter().any(is_listed);
         let contested =
             [flow.source, flow.destination].iter().any(|address| owners(before, *address).len() > 1);
