@@ -13,6 +13,8 @@ mod addresses;
 mod domain;
 mod kinds;
 
+use std::collections::BTreeMap;
+
 use sluice_addr::AddrSet;
 use sluice_model::{Namespace, Object, ObjectDelta, Pod, PodKey, World};
 use sluice_report::{ClaimResult, ClaimState};
@@ -21,7 +23,8 @@ use sluice_selector::Labels;
 use crate::judge::judge_present;
 use crate::snapshot::Snapshot;
 use addresses::Parts;
-use kinds::{PodKind, kinds};
+use kinds::kinds;
+pub(crate) use kinds::{Found, PodKind};
 use sluice_report::{Claim, ClaimEnd, Expect};
 
 /// Pods of one kind that are added: they may speak to each other, and one is on another node than a given one.
@@ -71,6 +74,29 @@ pub(crate) fn judge(snapshot: &Snapshot, claim: &Claim, present: ClaimResult) ->
         return undecided(present, found.gaps);
     }
     ClaimResult { reason: format!("{} (also of pods that do not exist yet)", result.reason), ..result }
+}
+
+/// Every kind of pod that selectors tell apart, for a question about any pod.
+pub(crate) fn kinds_of(world: &World, question: &Claim) -> Result<Found, String> {
+    kinds(world, question, true)
+}
+
+/// The objects with pods of every kind, which kind each of them is, and what is missing where a part of the pod range has too
+/// few addresses.
+pub(crate) fn with_pods(
+    world: &World,
+    question: &Claim,
+    kinds: &[PodKind],
+) -> (World, BTreeMap<PodKey, usize>, Vec<String>) {
+    let (extended, missing) = extended(world, kinds, &Parts::new(world, question).all());
+    let mut of_pod = BTreeMap::new();
+    for (index, kind) in kinds.iter().enumerate() {
+        for name in COPIES {
+            let name = format!("{name}{}", described(&kind.labels, &kind.account));
+            of_pod.insert(PodKey::new(kind.namespace.clone(), name), index);
+        }
+    }
+    (extended, of_pod, missing)
 }
 
 /// The objects with pods of every kind, each with an address in every part; and what is missing where a part has too few.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use sluice_addr::{Family, Flow};
 use sluice_model::ObjectDelta;
 use sluice_plan::{ClassId, Subject};
-use sluice_report::{Claim, ClaimResult, ClaimState, Expect};
+use sluice_report::{Claim, ClaimEnd, ClaimResult, ClaimState, Expect, Verdict};
 
 use crate::claim::{Ports, asked_families, listed, ports_at};
 use crate::ends::{destinations, is_member, sources};
@@ -22,13 +22,43 @@ use crate::witness::{Shown, are_pair, note};
 
 /// Judges a claim on a snapshot.
 pub fn judge_claim(snapshot: &Snapshot, claim: &Claim) -> ClaimResult {
-    let mut result = judge(snapshot, claim);
+    let mut result = with_host_endpoints(snapshot, claim, judge(snapshot, claim));
     if result.state != ClaimState::Undecided {
         result.depends_on = depends_on(snapshot, claim, result.state);
         result.stated_reason_wrong =
             !claim.stated_reason.is_empty() && is_same_without_reason(snapshot, claim, result.state);
     }
     result
+}
+
+/// Host endpoints can only deny more than the policies of pods do, and the plan does not hold them yet: what they could change is
+/// asked of the evaluator, or undecided (semantics 1.11).
+fn with_host_endpoints(snapshot: &Snapshot, claim: &Claim, result: ClaimResult) -> ClaimResult {
+    let names_others = |end: &ClaimEnd| !matches!(end, ClaimEnd::Pods { .. } | ClaimEnd::Service { .. });
+    let concerned = claim.from.iter().chain(&claim.to).any(names_others) || claim.expect == Expect::ReachOnly;
+    if snapshot.world().host_endpoints.is_empty() || !(concerned || snapshot.has_forward_stages()) {
+        return result;
+    }
+    let shown = result.witness.as_ref().filter(|witness| witness.allowed);
+    let is_shown = shown.is_some_and(|witness| snapshot.can(&witness.flow) == Verdict::Allow);
+    let stands = match (result.state, claim.expect) {
+        (ClaimState::Undecided | ClaimState::Vacuous, _) | (ClaimState::Fails, Expect::Allow) => true,
+        (ClaimState::Holds, Expect::Deny) => true,
+        (ClaimState::Holds, Expect::Allow) => false,
+        // something must be allowed, or the packet that refutes must
+        (ClaimState::Holds | ClaimState::Fails, _) => is_shown,
+    };
+    if stands {
+        return result;
+    }
+    let missing = "which interfaces the connections pass, and so what the HostEndpoints on them do";
+    ClaimResult {
+        state: ClaimState::Undecided,
+        witness: None,
+        reason: format!("by the policies of pods it {}; host endpoints could change that", result.state),
+        missing: vec![missing.into()],
+        ..result
+    }
 }
 
 /// The state alone.

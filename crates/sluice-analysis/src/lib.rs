@@ -17,6 +17,9 @@
 mod claim;
 mod diff;
 mod ends;
+mod eval;
+mod explain;
+mod exposure;
 mod future;
 mod judge;
 mod lint;
@@ -32,6 +35,9 @@ mod transport;
 mod witness;
 
 pub use diff::{WorkloadOf, diff, diff_plans};
+pub use eval::{Judge, Judged};
+pub use explain::explain;
+pub use exposure::exposure;
 pub use judge::judge_claim;
 pub use lint::{LintOptions, judges_presence, lint};
 pub use matrix::{Cell, Group, GroupId, Matrix, Members, PodAddress, SetId, Totals};

@@ -9,6 +9,7 @@ use sluice_engine::{Engine, Scope};
 use sluice_model::{Direction, ObjectDelta, PodKey, World};
 use sluice_plan::{ClassId, Plan, Subject};
 
+use crate::explain::Lookup;
 use crate::passage::Memo;
 use crate::portability::Reading;
 
@@ -20,6 +21,7 @@ pub struct Snapshot {
     owners: BTreeMap<IpAddr, Vec<Owner>>,
     reading: Reading,
     pub(crate) memo: Memo,
+    lookup: OnceLock<Box<Lookup>>,
     /// Well-known addresses and ports, so that witnesses are packets that somebody answers.
     landmarks: Vec<IpAddr>,
     ports: Vec<(Protocol, u16)>,
@@ -80,6 +82,7 @@ impl Snapshot {
             owners,
             reading: Reading::LAW,
             memo: Memo::default(),
+            lookup: OnceLock::new(),
             landmarks: Vec::new(),
             ports: ports.to_vec(),
             others: Default::default(),
@@ -114,6 +117,11 @@ impl Snapshot {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Indices over the objects, made when they are first asked for.
+    pub(crate) fn lookup(&self) -> &Lookup {
+        self.lookup.get_or_init(|| Box::new(Lookup::new(&self.world)))
     }
 
     pub(crate) fn reading(&self) -> Reading {
@@ -158,6 +166,16 @@ impl Snapshot {
     pub(crate) fn inside(&self) -> AddrSet {
         let known = self.plan.hosts.keys().chain(self.plan.nodes.keys());
         AddrSet::from_cidrs(known.map(|address| Cidr::host(*address)))
+    }
+
+    /// One outside address per class with all the ranges of the class. A pod or node in a range is not meant.
+    pub(crate) fn outside_with_ranges(&self, family: Family) -> Vec<(Place, AddrSet)> {
+        let ranges = crate::matrix::outside(&self.plan);
+        let of_class = |place: Place| {
+            let class = self.plan.class_of(place.address)?;
+            Some((place, AddrSet::from_iter(ranges.get(&class)?.iter().copied())))
+        };
+        self.outside(family, None).into_iter().filter_map(of_class).collect()
     }
 
     /// One outside address per class, a landmark where one is in the class. `within` restricts the addresses.

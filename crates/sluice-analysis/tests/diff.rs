@@ -147,12 +147,13 @@ fn check(seed: u64, old: &Snapshot, new: &Snapshot, found: &ConnectivityDiff) ->
                 let what =
                     || format!("seed {seed}: {} -> {} {family}\n{before:?}\n{after:?}", from.name, to.name);
                 if from.several || to.several {
-                    let is_told = |row: &&&sluice_report::ConnectionChange| {
-                        row.before == before.describe() && row.after == after.describe()
-                    };
                     let only_errors = rows.is_empty();
                     assert!(
-                        before == after || only_errors || rows.iter().any(|row| is_told(&row)),
+                        before == after
+                            || only_errors
+                            || rows
+                                .iter()
+                                .any(|r| r.before == before.describe() && r.after == after.describe()),
                         "{}",
                         what()
                     );

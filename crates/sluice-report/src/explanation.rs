@@ -49,6 +49,9 @@ pub struct PathExplanation {
     pub clause: Option<String>,
     /// The legs that were judged, egress first; a node and an outside address have none.
     pub legs: Vec<LegExplanation>,
+    /// The stages of host endpoints on the path, in order, up to one that denies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<String>,
     /// What would have to be known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -79,7 +82,7 @@ pub struct LegExplanation {
     /// Policies that could be expected to apply and do not, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bystanders: Vec<Bystander>,
-    /// Further policies that do not select the pod, counted.
+    /// Further policies that do not apply, counted.
     #[serde(default)]
     pub others: usize,
 }
@@ -174,6 +177,26 @@ pub struct Bystander {
 }
 
 impl Explanation {
+    /// The explanation of these paths.
+    pub fn new(from: String, to: String, steps: Vec<String>, paths: Vec<PathExplanation>) -> Self {
+        let any = |verdict| paths.iter().any(|path| path.verdict == verdict);
+        let verdict = match (any(Verdict::Deny), any(Verdict::Undecided) || paths.is_empty()) {
+            (true, _) => Verdict::Deny,
+            (false, true) => Verdict::Undecided,
+            (false, false) => Verdict::Allow,
+        };
+        Explanation {
+            api_version: crate::API_VERSION.into(),
+            kind: "Explanation".into(),
+            from,
+            to,
+            verdict,
+            steps,
+            paths,
+            missing: Vec::new(),
+        }
+    }
+
     /// The explanation for people.
     pub fn text(&self) -> String {
         let mut out = Lines::default();
@@ -216,6 +239,9 @@ impl PathExplanation {
         } else if self.legs.is_empty() {
             out.line(1, "neither end is a pod: no policy of pods applies".into());
         }
+        for stage in &self.stages {
+            out.line(1, stage.clone());
+        }
         for leg in &self.legs {
             leg.write(out);
         }
@@ -253,8 +279,10 @@ impl LegExplanation {
         for Bystander { policy, reason } in &self.bystanders {
             out.line(2, format!("not {policy}: {reason}"));
         }
-        if self.others > 0 {
-            out.line(2, format!("{} more policies do not select the pod", self.others));
+        match self.others {
+            0 => {}
+            1 => out.line(2, "1 other policy does not apply".into()),
+            others => out.line(2, format!("{others} other policies do not apply")),
         }
     }
 }

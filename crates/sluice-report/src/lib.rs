@@ -15,6 +15,7 @@ mod answer;
 mod claim;
 mod diff;
 mod explanation;
+mod exposure;
 mod finding;
 mod state;
 mod status;
@@ -32,6 +33,7 @@ pub use explanation::{
     Bystander, Explanation, Failed, LegExplanation, PathExplanation, PolicyExplanation, PolicySays,
     RuleExplanation, RulePlace, TierExplanation,
 };
+pub use exposure::{Exposure, ExposureRow};
 pub use finding::{Code, Finding, Severity};
 pub use state::{InForce, Nodes, ObjectStatus, State};
 pub use status::{NodePolicyState, NotProgrammed};

@@ -14,7 +14,7 @@ use sluice_report::{
 use super::ends::{Ends, Group, Members, PodEnd};
 use super::legs::{Comparison, Differing};
 use super::{PAIRS, WorkloadOf};
-use crate::matrix::{SetId, free_address};
+use crate::matrix::{SetId, free_address, range_texts};
 use crate::passage::{encapsulation, not_judged};
 use crate::transport::TransportSet;
 
@@ -267,19 +267,9 @@ fn ends_named(plan: &Plan, groups: &[&Group<'_>], workload_of: &WorkloadOf<'_>) 
     }
     ends.nodes = nodes.into_iter().collect();
     let joined = sluice_addr::AddrSet::from_iter(ranges);
-    for range in joined.iter() {
-        ends.outside.push(range_text(range));
-    }
+    ends.outside = range_texts(&joined);
     ends.names.extend(ends.outside.iter().map(|range| format!("outside {range}")));
     ends
-}
-
-/// A CIDR if it is one, else first and last address.
-pub(crate) fn range_text(range: AddrRange) -> String {
-    match &*range.to_cidrs() {
-        [cidr] => cidr.to_string(),
-        _ => format!("{}-{}", range.first(), range.last()),
-    }
 }
 
 /// Pods by the fewest names: all pods, whole namespaces, whole workloads, single pods.

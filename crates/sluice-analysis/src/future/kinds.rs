@@ -19,21 +19,21 @@ const KINDS: usize = 400;
 const COMBINATIONS: usize = 50_000;
 
 /// Pods that all selectors answer alike.
-pub(super) struct PodKind {
-    pub(super) namespace: Arc<str>,
+pub(crate) struct PodKind {
+    pub(crate) namespace: Arc<str>,
     /// The labels of a namespace that does not exist yet.
-    pub(super) new_namespace: Option<Labels>,
-    pub(super) labels: Labels,
-    pub(super) account: Arc<str>,
+    pub(crate) new_namespace: Option<Labels>,
+    pub(crate) labels: Labels,
+    pub(crate) account: Arc<str>,
 }
 
 /// A namespace by name, with its labels if it does not exist yet.
 type NamespaceKind = (Arc<str>, Option<Labels>);
 
 /// All kinds, and what else could tell pods apart and is not enumerated.
-pub(super) struct Found {
-    pub(super) kinds: Vec<PodKind>,
-    pub(super) gaps: Vec<String>,
+pub(crate) struct Found {
+    pub(crate) kinds: Vec<PodKind>,
+    pub(crate) gaps: Vec<String>,
 }
 
 /// The kinds of pods that the claim is about; `named_by_address` if its CIDRs hold addresses that pods get. An error names what makes them too many.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sluice_addr::{AddrRange, Family};
+use sluice_addr::{AddrRange, AddrSet, Family};
 use sluice_model::PodKey;
 use sluice_plan::{ClassId, Ground, Plan, Subject};
 
@@ -190,4 +190,17 @@ pub(crate) fn contested(plan: &Plan) -> HashSet<IpAddr> {
         }
     }
     twice
+}
+
+/// A CIDR if it is one, else first and last address.
+pub(crate) fn range_text(range: AddrRange) -> String {
+    match &*range.to_cidrs() {
+        [cidr] => cidr.to_string(),
+        _ => format!("{}-{}", range.first(), range.last()),
+    }
+}
+
+/// The ranges of a set.
+pub(crate) fn range_texts(set: &AddrSet) -> Vec<String> {
+    set.iter().map(range_text).collect()
 }

@@ -22,7 +22,7 @@ use sluice_plan::{ClassId, Ground, Plan};
 
 use crate::transport::TransportSet;
 pub use groups::{Group, GroupId, Members, PodAddress};
-pub(crate) use groups::{contested, free_address};
+pub(crate) use groups::{contested, free_address, outside, range_texts};
 use legs::{LegIndex, LegRows};
 pub use sets::SetId;
 pub(crate) use sets::{FunctionSets, Sets};

@@ -1,0 +1,217 @@
+//! Exposure: what pods that do not exist yet, and outside addresses, could exchange with a workload.
+//!
+//! Every kind of pod that selectors can tell apart is put beside the workload, and what is allowed between them is asked of the
+//! plan; other pods are left away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sluice_addr::{AddrSet, Family};
+use sluice_model::{Direction, PodKey, World};
+use sluice_report::{Claim, ClaimEnd, Expect, Exposure, ExposureRow};
+use sluice_selector::{LabelSelector, Labels};
+
+use crate::future::{PodKind, kinds_of, with_pods};
+use crate::matrix::range_texts;
+use crate::snapshot::{Place, Snapshot};
+use crate::transport::TransportSet;
+
+/// What could reach these pods of a workload, and what they could reach. Of several pods the union is told.
+pub fn exposure(snapshot: &Snapshot, workload: &str, pods: &[PodKey]) -> Exposure {
+    let alone = without_other_pods(snapshot.world(), pods);
+    let question = any_pod();
+    let (found, world, own_policies_only) = match kinds_of(&alone, &question) {
+        Ok(found) => (Ok(found), alone, false),
+        Err(_) => {
+            let own = with_policies_of(snapshot, &alone, pods);
+            (kinds_of(&own, &question), own, true)
+        }
+    };
+    let mut exposure = Exposure::new(workload.to_owned(), Vec::new());
+    exposure.own_policies_only = own_policies_only;
+    let kinds = match found {
+        Ok(found) => {
+            exposure.missing = found.gaps;
+            found.kinds
+        }
+        Err(too_many) => {
+            exposure.missing = vec![too_many];
+            Vec::new()
+        }
+    };
+    let (world, names, missing) = with_pods(&world, &question, &kinds);
+    exposure.missing.extend(missing);
+    let beside = snapshot.with_world(world);
+    for family in Family::BOTH {
+        let places = beside.pods(family);
+        let own: Vec<&Place> =
+            places.iter().filter(|p| p.pod.as_ref().is_some_and(|key| pods.contains(key))).collect();
+        if own.is_empty() {
+            continue;
+        }
+        for direction in Direction::BOTH {
+            let rows = Rows { beside: &beside, own: &own, family, direction };
+            exposure.rows.extend(rows.of_pods(&places, &names, &kinds));
+            exposure.rows.extend(rows.of_outside());
+        }
+    }
+    exposure
+}
+
+/// The question whose ends are every pod there could be.
+fn any_pod() -> Claim {
+    let any = ClaimEnd::Pods { namespaces: LabelSelector::all(), pods: LabelSelector::all() };
+    Claim {
+        namespace: "".into(),
+        name: "".into(),
+        text: "".into(),
+        from: vec![any.clone()],
+        to: vec![any],
+        ports: Vec::new(),
+        expect: Expect::ReachOnly,
+        families: Vec::new(),
+        future_pods: true,
+        stated_reason: Vec::new(),
+    }
+}
+
+fn without_other_pods(world: &World, pods: &[PodKey]) -> World {
+    let mut alone = World { pods: BTreeMap::new(), ..world.clone() };
+    for key in pods {
+        if let Some(pod) = world.pods.get(key) {
+            alone.pods.insert(key.clone(), pod.clone());
+        }
+    }
+    // hostNetwork pods say which addresses are nodes'
+    let hosts = world.pods.iter().filter(|(_, pod)| pod.host_network);
+    alone.pods.extend(hosts.map(|(key, pod)| (key.clone(), pod.clone())));
+    alone
+}
+
+/// The objects without policies that select none of the pods.
+fn with_policies_of(snapshot: &Snapshot, world: &World, pods: &[PodKey]) -> World {
+    let endpoints = pods.iter().filter_map(|key| snapshot.plan().endpoints.get(key));
+    let subjects = endpoints.flat_map(|endpoint| endpoint.addresses.iter().map(|(_, subject)| subject));
+    let legs: BTreeSet<_> = subjects.flat_map(|subject| [subject.ingress, subject.egress]).collect();
+    let legs = legs.iter().filter_map(|leg| snapshot.plan().legs.get(leg));
+    let own: BTreeSet<_> = legs
+        .flat_map(|leg| leg.tiers.iter())
+        .flat_map(|tier| tier.policies.iter().map(|p| &p.object))
+        .collect();
+    let mut world = world.clone();
+    world.policies.retain(|key, _| own.contains(key));
+    world
+}
+
+/// What passes between the workload and peers of one kind after the other.
+struct Rows<'r> {
+    beside: &'r Snapshot,
+    own: &'r [&'r Place],
+    family: Family,
+    direction: Direction,
+}
+
+impl Rows<'_> {
+    fn with(&self, peer: &Place) -> TransportSet {
+        self.own.iter().fold(TransportSet::none(self.family), |all, own| {
+            all.union(&match self.direction {
+                Direction::Ingress => self.beside.admitted(peer, own),
+                Direction::Egress => self.beside.admitted(own, peer),
+            })
+        })
+    }
+
+    fn row(&self, peers: Vec<String>, set: &TransportSet) -> ExposureRow {
+        let direction = match self.direction {
+            Direction::Ingress => "from",
+            Direction::Egress => "to",
+        };
+        ExposureRow {
+            direction: direction.into(),
+            peers,
+            family: self.family.to_string(),
+            allowed: set.describe(),
+        }
+    }
+
+    /// One row for what any pod may do, whoever it is, and one per set of further kinds that may do the same.
+    fn of_pods(
+        &self,
+        places: &[Place],
+        names: &BTreeMap<PodKey, usize>,
+        kinds: &[PodKind],
+    ) -> Vec<ExposureRow> {
+        let mut of_kind: BTreeMap<usize, (TransportSet, TransportSet)> = BTreeMap::new();
+        for place in places {
+            let Some(kind) = place.pod.as_ref().and_then(|key| names.get(key)) else { continue };
+            let set = self.with(place);
+            // addresses of a kind that CIDRs tell apart: what some may do, and what all may
+            let known = of_kind.entry(*kind).or_insert_with(|| (set.clone(), set.clone()));
+            *known = (known.0.union(&set), known.1.intersect(&set));
+        }
+        if of_kind.is_empty() {
+            return Vec::new();
+        }
+        let everybody =
+            of_kind.values().fold(TransportSet::all(self.family), |all, (_, certain)| all.intersect(certain));
+        let mut rows = vec![self.row(vec!["any pod".into()], &everybody)];
+        let mut alike: BTreeMap<&TransportSet, Vec<usize>> = BTreeMap::new();
+        for (kind, (some, _)) in &of_kind {
+            if *some != everybody {
+                alike.entry(some).or_default().push(*kind);
+            }
+        }
+        for (set, members) in alike {
+            rows.push(self.row(described(kinds, &members), set));
+        }
+        rows
+    }
+
+    fn of_outside(&self) -> Vec<ExposureRow> {
+        let mut alike: BTreeMap<TransportSet, AddrSet> = BTreeMap::new();
+        for (place, ranges) in self.beside.outside_with_ranges(self.family) {
+            let entry = alike.entry(self.with(&place)).or_default();
+            *entry = entry.union(&ranges);
+        }
+        let text = |ranges: &AddrSet| range_texts(ranges).into_iter().map(|range| format!("outside {range}"));
+        alike.iter().map(|(set, ranges)| self.row(text(ranges).collect(), set)).collect()
+    }
+}
+
+/// Kinds in words: whole namespaces where all their kinds are meant.
+fn described(kinds: &[PodKind], members: &[usize]) -> Vec<String> {
+    let mut of_namespace: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for member in members {
+        of_namespace.entry(&kinds[*member].namespace).or_default().push(*member);
+    }
+    let mut words = Vec::new();
+    for (namespace, of_it) in of_namespace {
+        let all = kinds.iter().filter(|kind| *kind.namespace == *namespace).count();
+        let place = match &kinds[of_it[0]].new_namespace {
+            None => format!("namespace {namespace}"),
+            Some(labels) => to_come(namespace, labels),
+        };
+        if all == of_it.len() {
+            words.push(format!("any pod of {place}"));
+            continue;
+        }
+        for kind in of_it.iter().map(|at| &kinds[*at]) {
+            let account = match &*kind.account {
+                "default" => String::new(),
+                account => format!(" with service account {account}"),
+            };
+            words.push(format!("pods {{{}}}{account} of {place}", kind.labels));
+        }
+    }
+    words
+}
+
+/// A namespace that does not exist, by what selectors see of it. Where no selector asks for its name, the name is left away.
+fn to_come(name: &str, labels: &Labels) -> String {
+    let is_invented = name.starts_with("a-future-namespace");
+    let shown = labels.iter().filter(|(key, _)| !is_invented || *key != "kubernetes.io/metadata.name");
+    let shown = Labels::from_iter(shown);
+    match shown.is_empty() {
+        true => "any other namespace".into(),
+        false => format!("a new namespace {{{shown}}}"),
+    }
+}

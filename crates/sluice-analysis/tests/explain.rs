@@ -1,0 +1,108 @@
+//! Explanations: the evaluator's own trace, on what a connection can see; Services; the text.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{POLICY_A, POLICY_B, add, ip, world};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sluice_addr::Flow;
+use sluice_analysis::{Snapshot, explain};
+use sluice_model::{Circumstances, decide_in};
+use sluice_report::{Explanation, Verdict};
+use sluice_testkit::{random_flow, random_world};
+
+const WORLDS: u64 = 200;
+const FLOWS: usize = 40;
+
+#[test]
+fn what_a_connection_can_see_decides_as_everything_does() {
+    let (mut allowed, mut denied) = (0, 0);
+    for seed in 0..WORLDS {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let world = random_world(rng);
+        let snapshot = Snapshot::new(world.clone());
+        for number in 0..FLOWS {
+            let flow = random_flow(rng, &world);
+            let circumstances =
+                Circumstances { through_service: number % 4 == 0, ..Circumstances::default() };
+            let full = decide_in(&world, &flow, &circumstances);
+            assert_eq!(snapshot.decide(&flow, &circumstances), full, "seed {seed}: {flow}");
+            let can = snapshot.can(&flow);
+            if number % 4 != 0 {
+                assert_eq!(can == Verdict::Allow, full.is_allowed(), "seed {seed}: {flow}");
+            }
+            let explanation = explain(&snapshot, &flow, &circumstances);
+            let text = serde_json::to_string(&explanation).unwrap();
+            assert_eq!(serde_json::from_str::<Explanation>(&text).unwrap(), explanation);
+            for leg in explanation.paths.iter().flat_map(|path| &path.legs) {
+                let misses = leg.tiers.iter().flat_map(|t| &t.policies).flat_map(|p| &p.rules);
+                for failed in misses.flat_map(|rule| &rule.failed) {
+                    assert!(!failed.needs.is_empty() && !failed.found.is_empty(), "seed {seed}: {failed:?}");
+                }
+            }
+            *(if full.is_allowed() { &mut allowed } else { &mut denied }) += 1;
+        }
+    }
+    assert!(allowed > 1_000 && denied > 1_000, "{allowed} {denied}");
+}
+
+fn text(policies: &[&str], more: &str, from: &str, to: &str, port: u16) -> String {
+    let mut world = world(policies);
+    if !more.is_empty() {
+        add(&mut world, more);
+    }
+    let flow = Flow::tcp(ip(from), ip(to), port);
+    explain(&Snapshot::new(world), &flow, &Circumstances::default()).text()
+}
+
+/// Compares with a file of `tests/golden`, or writes it with `UPDATE_GOLDENS=1`.
+fn check(found: &str, name: &str) {
+    let path = format!("{}/tests/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        std::fs::write(&path, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(found, expected, "\n{found}");
+}
+
+#[test]
+fn a_denial_names_policy_rule_line_and_what_is_needed() {
+    let policy = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: isolated-ns}
+spec:
+  podSelector: {}
+  policyTypes: [Ingress]
+  ingress:
+  - from: [{podSelector: {matchLabels: {role: client}}}]
+    ports: [{port: 80}]
+  - from: [{ipBlock: {cidr: 192.168.0.0/16}}]
+    ports: [{port: 443}]
+";
+    check(&text(&[], policy, "10.42.0.3", "10.42.0.2", 80), "explain-nearest");
+}
+
+#[test]
+fn a_service_is_explained_at_each_backend() {
+    let objects = "
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Service
+  metadata: {name: pods, namespace: isolated-ns}
+  spec: {clusterIP: 10.43.0.9, clusterIPs: [10.43.0.9], type: NodePort, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: pods-1, namespace: isolated-ns, labels: {kubernetes.io/service-name: pods}}
+  addressType: IPv4
+  ports: [{port: 8080}]
+  endpoints: [{addresses: [10.42.0.2]}, {addresses: [10.42.1.2]}]
+";
+    check(&text(&[POLICY_A, POLICY_B], objects, "10.42.0.3", "10.43.0.9", 80), "explain-service");
+    check(&text(&[POLICY_A], objects, "203.0.113.10", "172.30.0.11", 30080), "explain-node-port");
+    check(&text(&[POLICY_A], objects, "10.42.0.3", "10.43.0.9", 81), "explain-no-port");
+}

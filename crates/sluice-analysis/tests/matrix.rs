@@ -1,0 +1,117 @@
+//! The matrix, and the flat judge, against brute force over all pairs of small worlds.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::IpAddr;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use sluice_addr::{Family, Flow, Transport};
+use sluice_analysis::{Judge, Matrix, Members, Place, Snapshot, Totals};
+use sluice_model::decide;
+use sluice_plan::Simulator;
+use sluice_testkit::{random_flow, random_world};
+
+const WORLDS: u64 = 200;
+
+/// A seed that changes with every run, unless `SLUICE_SEED` says which.
+fn first_seed() -> u64 {
+    let given = std::env::var("SLUICE_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        now.as_secs() % 1_000_000 * 1_000
+    });
+    println!("SLUICE_SEED={seed}");
+    seed
+}
+
+/// Every end of a family, and the pod of it.
+fn places(snapshot: &Snapshot, family: Family) -> Vec<Place> {
+    [snapshot.pods(family), snapshot.nodes(family), snapshot.outside(family, None)].concat()
+}
+
+#[test]
+fn cells_are_what_each_pair_is_and_totals_count_them() {
+    let first = first_seed();
+    let (mut cells, mut restricted) = (0, 0);
+    for seed in first..first + WORLDS {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let world = random_world(rng);
+        let snapshot = Snapshot::new(world.clone());
+        let matrix = Matrix::new(snapshot.plan()).with_index();
+        for family in Family::BOTH {
+            let all = places(&snapshot, family);
+            let mut counted = Totals::default();
+            let mut seen: Vec<(IpAddr, IpAddr)> = Vec::new();
+            for from in &all {
+                for to in &all {
+                    let same_pod = from.pod.is_some() && from.pod == to.pod;
+                    let is_pair = from.address != to.address && !seen.contains(&(from.address, to.address));
+                    if !is_pair {
+                        continue;
+                    }
+                    seen.push((from.address, to.address));
+                    let expected = snapshot.admitted(from, to);
+                    let owners = |a: IpAddr| all.iter().filter(|p| p.address == a && p.pod.is_some()).count();
+                    let inside = same_pod && owners(from.address) == 1 && owners(to.address) == 1;
+                    if inside {
+                        continue;
+                    }
+                    let found = matrix.allowed_between(from.address, to.address).unwrap();
+                    assert_eq!(*found, expected, "seed {seed}: {} -> {}", from.name, to.name);
+                    cells += 1;
+                    // one packet of the cell, judged again
+                    let other = sluice_analysis::TransportSet::all(family).subtract(&expected);
+                    for (set, allowed) in [(&expected, true), (&other, false)] {
+                        let Some(transport) = set.example(&[]) else { continue };
+                        let judged = matches!(transport, Transport::Ports { .. });
+                        let flow = Flow { source: from.address, destination: to.address, transport };
+                        if judged && rng.random_bool(0.1) {
+                            assert_eq!(decide(&world, &flow).is_allowed(), allowed, "seed {seed}: {flow}");
+                        }
+                    }
+                    if from.pod.is_some() && to.pod.is_some() {
+                        let slot = if expected.is_empty() {
+                            &mut counted.closed
+                        } else if expected.is_all() {
+                            &mut counted.open
+                        } else {
+                            &mut counted.restricted
+                        };
+                        *slot += 1;
+                    }
+                }
+            }
+            assert_eq!(matrix.totals(family), counted, "seed {seed} {family}");
+            restricted += counted.restricted;
+        }
+        // every address is in one group
+        let members: usize = matrix.groups().filter(|(_, g)| g.is_pods()).map(|(_, g)| g.len()).sum();
+        let addresses: usize = snapshot.plan().endpoints.values().map(|e| e.addresses.len()).sum();
+        assert_eq!(members, addresses, "seed {seed}");
+        let named = matrix.groups().any(|(_, group)| matches!(group.members, Members::Outside(_)));
+        assert!(named, "seed {seed}: somewhere is outside");
+    }
+    assert!(cells > 20_000 && restricted > 500, "{cells} {restricted}");
+}
+
+#[test]
+fn the_flat_judge_says_what_the_simulator_says() {
+    let first = first_seed();
+    let (mut allowed, mut denied) = (0, 0);
+    for seed in first..first + WORLDS {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let world = random_world(rng);
+        let snapshot = Snapshot::new(world.clone());
+        let (judge, simulator) = (Judge::new(snapshot.plan()), Simulator::new(snapshot.plan()));
+        for _ in 0..300 {
+            let flow = random_flow(rng, &world);
+            let (found, expected) = (judge.judge(&flow), simulator.judge(&flow));
+            assert_eq!(found.verdict, expected.verdict, "seed {seed}: {flow}");
+            assert_eq!(found.egress, expected.egress.as_ref(), "seed {seed}: {flow}");
+            assert_eq!(found.ingress, expected.ingress.as_ref(), "seed {seed}: {flow}");
+            *(if found.verdict == sluice_plan::Verdict::Allow { &mut allowed } else { &mut denied }) += 1;
+        }
+    }
+    assert!(allowed > 5_000 && denied > 5_000, "{allowed} {denied}");
+}
