@@ -82,11 +82,14 @@ fn ends(old: &Snapshot, new: &Snapshot, family: Family) -> Vec<End> {
     for place in new.nodes(family) {
         if old.nodes(family).iter().any(|p| p.address == place.address) {
             let node = new.plan().nodes.get(&place.address).cloned();
+            let several = [old, new]
+                .iter()
+                .any(|s| s.nodes(family).iter().filter(|p| p.name == place.name).count() > 1);
             ends.push(End {
                 name: place.name.clone(),
                 node,
                 moved: false,
-                several: false,
+                several,
                 old: place.clone(),
                 new: place,
             });
