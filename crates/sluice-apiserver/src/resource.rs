@@ -182,6 +182,15 @@ const SLUICE: ResourceType = ResourceType {
     ..BASE
 };
 
+const CLUSTER_POLICY: ResourceType = ResourceType {
+    group: "policy.networking.k8s.io",
+    namespaced: false,
+    strategic_merge: false,
+    subresources: &[STATUS],
+    writes: CUSTOM,
+    ..BASE
+};
+
 static RESOURCES: &[ResourceType] = &[
     ResourceType {
         kind: "ConfigMap",
@@ -340,6 +349,33 @@ static RESOURCES: &[ResourceType] = &[
         ..BASE
     },
     ResourceType {
+        version: "v1alpha2",
+        kind: "ClusterNetworkPolicy",
+        list_kind: "ClusterNetworkPolicyList",
+        plural: "clusternetworkpolicies",
+        singular: "clusternetworkpolicy",
+        short_names: &["cnp"],
+        ..CLUSTER_POLICY
+    },
+    ResourceType {
+        version: "v1alpha1",
+        kind: "AdminNetworkPolicy",
+        list_kind: "AdminNetworkPolicyList",
+        plural: "adminnetworkpolicies",
+        singular: "adminnetworkpolicy",
+        short_names: &["anp"],
+        ..CLUSTER_POLICY
+    },
+    ResourceType {
+        version: "v1alpha1",
+        kind: "BaselineAdminNetworkPolicy",
+        list_kind: "BaselineAdminNetworkPolicyList",
+        plural: "baselineadminnetworkpolicies",
+        singular: "baselineadminnetworkpolicy",
+        short_names: &["banp"],
+        ..CLUSTER_POLICY
+    },
+    ResourceType {
         kind: "GlobalNetworkPolicy",
         list_kind: "GlobalNetworkPolicyList",
         plural: "globalnetworkpolicies",
@@ -375,6 +411,42 @@ static RESOURCES: &[ResourceType] = &[
         ..CALICO
     },
     ResourceType {
+        kind: "HostEndpoint",
+        list_kind: "HostEndpointList",
+        plural: "hostendpoints",
+        singular: "hostendpoint",
+        short_names: &["hep", "heps"],
+        namespaced: false,
+        ..CALICO
+    },
+    ResourceType {
+        kind: "StagedGlobalNetworkPolicy",
+        list_kind: "StagedGlobalNetworkPolicyList",
+        plural: "stagedglobalnetworkpolicies",
+        singular: "stagedglobalnetworkpolicy",
+        short_names: &["sgnp"],
+        namespaced: false,
+        field_selectors: &["spec.tier"],
+        ..CALICO
+    },
+    ResourceType {
+        kind: "StagedNetworkPolicy",
+        list_kind: "StagedNetworkPolicyList",
+        plural: "stagednetworkpolicies",
+        singular: "stagednetworkpolicy",
+        short_names: &["scnp", "snp"],
+        field_selectors: &["spec.tier"],
+        ..CALICO
+    },
+    ResourceType {
+        kind: "StagedKubernetesNetworkPolicy",
+        list_kind: "StagedKubernetesNetworkPolicyList",
+        plural: "stagedkubernetesnetworkpolicies",
+        singular: "stagedkubernetesnetworkpolicy",
+        short_names: &["sknp"],
+        ..CALICO
+    },
+    ResourceType {
         kind: "Tier",
         list_kind: "TierList",
         plural: "tiers",
@@ -388,6 +460,14 @@ static RESOURCES: &[ResourceType] = &[
         plural: "connectivityclaims",
         singular: "connectivityclaim",
         short_names: &["claim", "claims"],
+        ..SLUICE
+    },
+    ResourceType {
+        kind: "ProjectIsolation",
+        list_kind: "ProjectIsolationList",
+        plural: "projectisolations",
+        singular: "projectisolation",
+        namespaced: false,
         ..SLUICE
     },
     ResourceType {

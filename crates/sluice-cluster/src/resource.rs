@@ -48,17 +48,31 @@ pub const RESOURCES: &[Resource] = resources! {
     "projectcalico.org" "v3" "Tier" "tiers" Tier;
     "projectcalico.org" "v3" "GlobalNetworkSet" "globalnetworksets" GlobalNetworkSet;
     "projectcalico.org" "v3" "NetworkSet" "networksets" NetworkSet;
+    "projectcalico.org" "v3" "HostEndpoint" "hostendpoints" HostEndpoint;
     "" "v1" "Service" "services" Service;
     "discovery.k8s.io" "v1" "EndpointSlice" "endpointslices" EndpointSlice;
     "" "v1" "Pod" "pods" Pod;
     "networking.k8s.io" "v1" "NetworkPolicy" "networkpolicies" KubernetesNetworkPolicy;
     "projectcalico.org" "v3" "NetworkPolicy" "networkpolicies" NetworkPolicy;
     "projectcalico.org" "v3" "GlobalNetworkPolicy" "globalnetworkpolicies" GlobalNetworkPolicy;
+    "policy.networking.k8s.io" "v1alpha2" "ClusterNetworkPolicy" "clusternetworkpolicies" KubernetesClusterNetworkPolicy;
+    "policy.networking.k8s.io" "v1alpha1" "AdminNetworkPolicy" "adminnetworkpolicies" AdminNetworkPolicy;
+    "policy.networking.k8s.io" "v1alpha1" "BaselineAdminNetworkPolicy" "baselineadminnetworkpolicies" BaselineAdminNetworkPolicy;
+    "projectcalico.org" "v3" "StagedNetworkPolicy" "stagednetworkpolicies" StagedNetworkPolicy;
+    "projectcalico.org" "v3" "StagedGlobalNetworkPolicy" "stagedglobalnetworkpolicies" StagedGlobalNetworkPolicy;
+    "projectcalico.org" "v3" "StagedKubernetesNetworkPolicy" "stagedkubernetesnetworkpolicies" StagedKubernetesNetworkPolicy;
+    "sluice.dev" "v1alpha1" "ProjectIsolation" "projectisolations" ProjectIsolation;
 };
 
-/// The kinds whose objects are policies.
-pub const POLICY_RESOURCES: [Kind; 3] =
-    [Kind::KubernetesNetworkPolicy, Kind::NetworkPolicy, Kind::GlobalNetworkPolicy];
+/// The kinds whose objects are policies in force.
+pub const POLICY_RESOURCES: [Kind; 6] = [
+    Kind::KubernetesNetworkPolicy,
+    Kind::NetworkPolicy,
+    Kind::GlobalNetworkPolicy,
+    Kind::KubernetesClusterNetworkPolicy,
+    Kind::AdminNetworkPolicy,
+    Kind::BaselineAdminNetworkPolicy,
+];
 
 /// The resource of a kind in the model, if agents watch it.
 pub fn resource_of(kind: Kind) -> Option<&'static Resource> {

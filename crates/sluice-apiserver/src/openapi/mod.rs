@@ -14,6 +14,8 @@ const META: &str = include_str!("meta.yaml");
 const NETWORKING: &str = include_str!("networking.yaml");
 const CALICO: &str = include_str!("calico.yaml");
 const SLUICE: &str = include_str!("sluice.yaml");
+const CLUSTER_POLICY: &str = include_str!("cluster_policy.yaml");
+const ADMIN_POLICY: &str = include_str!("admin_policy.yaml");
 
 /// One document with its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +123,12 @@ fn reference(component: &str) -> Value {
 
 fn document(path: &str, group: &str, version: &str) -> Value {
     let mut components = schemas(META);
-    match group {
-        "networking.k8s.io" => components.extend(schemas(NETWORKING)),
-        "projectcalico.org" => components.extend(schemas(CALICO)),
-        "sluice.dev" => components.extend(schemas(SLUICE)),
+    match (group, version) {
+        ("networking.k8s.io", _) => components.extend(schemas(NETWORKING)),
+        ("policy.networking.k8s.io", "v1alpha2") => components.extend(schemas(CLUSTER_POLICY)),
+        ("policy.networking.k8s.io", _) => components.extend(schemas(ADMIN_POLICY)),
+        ("projectcalico.org", _) => components.extend(schemas(CALICO)),
+        ("sluice.dev", _) => components.extend(schemas(SLUICE)),
         _ => {}
     }
     let mut paths = Map::new();

@@ -93,6 +93,15 @@ static CLUSTER_NETWORK_POLICIES: &[Column] = &[
     integer("Priority", |o, _| o["spec"]["priority"].clone()),
     AGE,
 ];
+static ADMIN_NETWORK_POLICIES: &[Column] =
+    &[NAME, integer("Priority", |o, _| o["spec"]["priority"].clone()), AGE];
+static PROJECT_ISOLATIONS: &[Column] = &[NAME, column("Mode", |o, _| text(o, "/spec/mode").into()), AGE];
+static HOST_ENDPOINTS: &[Column] = &[
+    NAME,
+    column("Node", |o, _| text(o, "/spec/node").into()),
+    column("Interface", |o, _| text(o, "/spec/interfaceName").into()),
+    AGE,
+];
 static CRDS: &[Column] = &[
     NAME,
     Column {
@@ -142,6 +151,9 @@ fn of(rt: &ResourceType) -> &'static [Column] {
         ("coordination.k8s.io", "Lease") => LEASES,
         ("networking.k8s.io", "NetworkPolicy") => NETWORK_POLICIES,
         ("policy.networking.k8s.io", "ClusterNetworkPolicy") => CLUSTER_NETWORK_POLICIES,
+        ("policy.networking.k8s.io", "AdminNetworkPolicy") => ADMIN_NETWORK_POLICIES,
+        ("sluice.dev", "ProjectIsolation") => PROJECT_ISOLATIONS,
+        ("projectcalico.org", "HostEndpoint") => HOST_ENDPOINTS,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => CRDS,
         (
             "projectcalico.org",
