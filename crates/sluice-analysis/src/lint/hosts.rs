@@ -1,5 +1,7 @@
 //! Policies that cut nodes off, or the cluster's own pods (SL2205).
 
+use std::collections::BTreeMap;
+
 use sluice_addr::{BitSet, PortRange, Protocol};
 use sluice_model::{Action, CalicoRule, Direction, HostUse, RuleBody, TierDefault};
 use sluice_report::Code;
@@ -18,39 +20,31 @@ pub(super) fn find(lint: &mut Lint<'_>) {
 
 /// Policies that leave host endpoints only failsafes (semantics 3.10).
 fn locked_out(lint: &mut Lint<'_>) {
-    for number in 0..lint.policies.len() {
-        let policy = &lint.policies[number];
-        if policy.hosts.is_empty() || !is_normal(policy) {
-            continue;
-        }
-        for direction in Direction::BOTH {
-            let policy = &lint.policies[number];
-            if policy.rules(direction).is_none()
-                || policy.tier_default == TierDefault::Pass && policy.is_bare()
-            {
+    for direction in Direction::BOTH {
+        let of_hosts = lint.of_hosts(direction);
+        let mut closed: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for (host, policies) in &of_hosts {
+            let normal = policies.iter().filter(|number| is_normal(&lint.policies[**number]));
+            if opens(normal.clone().map(|number| &lint.policies[*number]), direction) {
                 continue;
             }
-            let closed: Vec<&str> = policy
-                .hosts
-                .iter()
-                .filter(|host| {
-                    let on_it = lint.policies.iter().filter(|other| {
-                        is_normal(other) && other.hosts.iter().any(|one| one.name == host.name)
-                    });
-                    !opens(on_it, direction)
-                })
-                .map(|host| &*host.name)
-                .collect();
-            let Some(first) = closed.first() else { continue };
-            let plural = if closed.len() == 1 { "" } else { "s" };
+            for number in normal {
+                let policy = &lint.policies[*number];
+                if policy.tier_default == TierDefault::Deny || !policy.is_bare() {
+                    closed.entry(*number).or_default().push(host);
+                }
+            }
+        }
+        for (number, hosts) in closed {
+            let (plural, more) = if hosts.len() == 1 { ("", "") } else { ("s", ", …") };
             let what = match direction {
                 Direction::Ingress => "traffic to the node",
                 Direction::Egress => "traffic of the node",
             };
             let message = format!(
-                "selects {} HostEndpoint{plural} ({first}{}); {what} is denied except failsafes",
-                closed.len(),
-                if closed.len() == 1 { "" } else { ", …" }
+                "selects {} HostEndpoint{plural} ({}{more}); {what} is denied except failsafes",
+                hosts.len(),
+                hosts.first().copied().unwrap_or_default()
             );
             let hint = "restrict the selector to pods with has(projectcalico.org/namespace), or allow what nodes need first";
             lint.add(Code::SL2205, number, "spec.selector", message, Some(hint.into()));

@@ -31,6 +31,7 @@ mod subjects;
 mod tiers;
 mod traffic;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -140,6 +141,17 @@ impl<'w> Lint<'w> {
                 }))
             }
         }
+    }
+
+    /// Per HostEndpoint the policies that select it and have a say in a direction, in the order of evaluation.
+    fn of_hosts(&self, direction: Direction) -> BTreeMap<&'w str, Vec<usize>> {
+        let mut of_hosts: BTreeMap<&'w str, Vec<usize>> = BTreeMap::new();
+        for (number, policy) in self.policies.iter().enumerate() {
+            for host in policy.hosts.iter().filter(|_| policy.rules(direction).is_some()) {
+                of_hosts.entry(&host.name).or_default().push(number);
+            }
+        }
+        of_hosts
     }
 
     fn add(&mut self, code: Code, policy: usize, path: &str, message: String, hint: Option<String>) {

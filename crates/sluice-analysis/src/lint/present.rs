@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sluice_addr::{AddrRange, AddrSet, BitSet, Cidr, Family, Protocol, partition};
+use sluice_addr::{AddrRange, BitSet, Cidr, Family, Protocol};
 use sluice_model::{
     Action, DomainPattern, EntityRule, HostEndpoint, NamespaceScope, Pod, Policy, Service,
     ServiceAccountMatch, Subject, World,
@@ -13,6 +13,7 @@ use sluice_model::{
 use sluice_selector::{LabelSelector, Labels, Selector};
 
 use super::labels::LabelIndex;
+use crate::snapshot::next;
 
 /// One address of a pod, or a pod that has none yet.
 pub(super) struct End<'w> {
@@ -45,6 +46,7 @@ pub(super) struct Present<'w> {
     /// Ends by the labels that Calico selectors see (semantics 1.4); empty if no policy has one.
     pub(super) calico: LabelIndex,
     others: Vec<Other<'w>>,
+    hosts: Vec<(&'w HostEndpoint, Labels)>,
     /// The ends that declare a port of a name, by what it is there (semantics 1.8).
     pub(super) named_ports: HashMap<&'w str, BTreeMap<(Protocol, u16), BitSet>>,
     cidrs: RefCell<HashMap<Cidr, BitSet>>,
@@ -66,6 +68,7 @@ impl<'w> Present<'w> {
             namespaces: LabelIndex::default(),
             calico: LabelIndex::default(),
             others: Vec::new(),
+            hosts: world.host_endpoints.values().map(|host| (host, world.calico_host_labels(host))).collect(),
             named_ports: HashMap::new(),
             cidrs: RefCell::default(),
             ends,
@@ -245,11 +248,8 @@ impl<'w> Present<'w> {
             Subject::Calico { selector, namespace_selector: None, service_account_selector: None }
                 if policy.key.namespace.is_empty() =>
             {
-                self.world
-                    .host_endpoints
-                    .values()
-                    .filter(|host| selector.matches(&self.world.calico_host_labels(host)))
-                    .collect()
+                let selected = self.hosts.iter().filter(|(_, labels)| selector.matches(labels));
+                selected.map(|(host, _)| *host).collect()
             }
             _ => Vec::new(),
         }
@@ -451,9 +451,38 @@ fn ranges(
     hosts.extend(endpoints.flat_map(|endpoint| endpoint.addresses.iter().copied()));
     let is_pod = |address: &IpAddr| pods.binary_search_by(|(known, _)| known.cmp(address)).is_ok();
     cidrs.extend(hosts.into_iter().filter(|address| !is_pod(address)).map(Cidr::host));
-    let sets: Vec<AddrSet> = cidrs.into_iter().map(AddrSet::from).collect();
-    let split = partition(&sets).into_iter().map(|(range, _)| range);
-    split.filter(|range| !is_full(range, pods)).collect()
+    split(&cidrs).into_iter().filter(|range| !is_full(range, pods)).collect()
+}
+
+/// All addresses of both families, cut at both ends of each CIDR.
+fn split(cidrs: &BTreeSet<Cidr>) -> Vec<AddrRange> {
+    let mut ranges = Vec::new();
+    for family in Family::BOTH {
+        let whole = Cidr::all(family);
+        let own = cidrs.iter().filter(|cidr| cidr.family() == family);
+        let mut firsts: Vec<IpAddr> = own
+            .flat_map(|cidr| [Some(cidr.first()), next(cidr.last())])
+            .flatten()
+            .chain([whole.first()])
+            .collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        let mut last = whole.last();
+        let start = ranges.len();
+        for first in firsts.into_iter().rev() {
+            ranges.push(AddrRange::new(first, last).expect("the addresses are of one family and ascend"));
+            last = previous(first).unwrap_or(first);
+        }
+        ranges[start..].reverse();
+    }
+    ranges
+}
+
+fn previous(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(ip) => Some(u32::from(ip).checked_sub(1)?.to_be_bytes().into()),
+        IpAddr::V6(ip) => Some(u128::from(ip).checked_sub(1)?.to_be_bytes().into()),
+    }
 }
 
 /// Do pods own every address of the range?

@@ -55,23 +55,16 @@ fn unused(lint: &mut Lint<'_>) {
     }
 }
 
-/// Policies of one tier and order that select the same pods, where it matters which is first (SL2203).
+/// Policies of one tier and order that select the same pods or hosts, where it matters which is first (SL2203).
 fn ties(lint: &mut Lint<'_>) {
-    let mut places: BTreeMap<(usize, Order), Vec<usize>> = BTreeMap::new();
-    for (number, policy) in lint.policies.iter().enumerate() {
-        places.entry((policy.tier, policy.policy.order)).or_default().push(number);
-    }
     let mut pairs: BTreeMap<usize, usize> = BTreeMap::new();
-    for at_one in places.values().filter(|at_one| at_one.len() > 1) {
-        // between Kubernetes NetworkPolicies order means nothing
-        let free = |number: &&usize| !lint.policies[**number].is_kubernetes();
-        for number in at_one.iter().filter(free) {
-            let other = at_one
-                .iter()
-                .find(|other| *other != number && matters(&lint.policies[*number], &lint.policies[**other]));
-            if let Some(other) = other {
-                pairs.insert(*number, *other);
-                pairs.entry(*other).or_insert(*number);
+    for direction in Direction::BOTH {
+        let groups = lint.groups[direction as usize].iter().map(|group| group.policies.as_slice());
+        let of_hosts = lint.of_hosts(direction);
+        for policies in groups.chain(of_hosts.values().map(Vec::as_slice)) {
+            let place = |number: &usize| (lint.policies[*number].tier, lint.policies[*number].policy.order);
+            for at_one in policies.chunk_by(|one, other| place(one) == place(other)) {
+                tied(lint, direction, at_one, &mut pairs);
             }
         }
     }
@@ -89,18 +82,34 @@ fn ties(lint: &mut Lint<'_>) {
     }
 }
 
-/// Do both select some pod or host, in a direction in which their rules do different things?
-fn matters(one: &Compiled<'_>, other: &Compiled<'_>) -> bool {
-    let hosts = || one.hosts.iter().any(|host| other.hosts.iter().any(|second| host.name == second.name));
-    let actions = |policy: &Compiled<'_>, direction| -> BTreeSet<Action> {
-        let rules = policy.rules(direction).unwrap_or_default().iter();
+/// Finds for each of the policies of one place another that does something different in this direction.
+fn tied(lint: &Lint<'_>, direction: Direction, at_one: &[usize], pairs: &mut BTreeMap<usize, usize>) {
+    let actions = |number: usize| -> BTreeSet<Action> {
+        let rules = lint.policies[number].rules(direction).unwrap_or_default().iter();
         rules.map(|rule| rule.rule.action).filter(|action| *action != Action::Log).collect()
     };
-    let differ = Direction::BOTH.into_iter().any(|direction| {
-        let (first, second) = (actions(one, direction), actions(other, direction));
-        !first.is_empty() && !second.is_empty() && first.union(&second).count() > 1
-    });
-    differ && (one.subject.intersects(&other.subject) || hosts())
+    // between Kubernetes NetworkPolicies order means nothing, nor between policies that all do the same
+    if at_one.len() < 2 || at_one.iter().all(|number| lint.policies[*number].is_kubernetes()) {
+        return;
+    }
+    let acting: Vec<(usize, BTreeSet<Action>)> =
+        at_one.iter().map(|number| (*number, actions(*number))).collect();
+    let all: BTreeSet<Action> = acting.iter().flat_map(|(_, actions)| actions).copied().collect();
+    if all.len() < 2 {
+        return;
+    }
+    for (number, own) in acting.iter().filter(|(_, own)| !own.is_empty()) {
+        if lint.policies[*number].is_kubernetes() || pairs.contains_key(number) {
+            continue;
+        }
+        let other = acting.iter().find(|(other, theirs)| {
+            other != number && !theirs.is_empty() && (own.len() > 1 || theirs != own)
+        });
+        if let Some((other, _)) = other {
+            pairs.insert(*number, *other);
+            pairs.entry(*other).or_insert(*number);
+        }
+    }
 }
 
 /// Calico policies that are meant to override NetworkPolicies but stand after them (SL1045).
