@@ -40,6 +40,9 @@ enum End {
     Block(Cidr),
 }
 
+/// The pods of each workload, by its name.
+type ByName<'w> = BTreeMap<String, Vec<&'w Pod>>;
+
 /// What was seen of a workload.
 #[derive(Default)]
 struct Seen {
@@ -107,8 +110,12 @@ pub fn suggest_from_records(
         return advice;
     }
     let mut work = Work::new(snapshot);
+    let mut by_name: ByName<'_> = BTreeMap::new();
+    for pod in world.pods.values().filter(|pod| !pod.host_network) {
+        by_name.entry(name_of(pod)).or_default().push(pod);
+    }
     for (name, seen) in &workloads {
-        write(&mut work, world, name, seen, options);
+        write(&mut work, &by_name, name, seen, options);
     }
     let after = work.snapshot();
     for flow in &expected {
@@ -291,7 +298,8 @@ fn allowed(snapshot: &Snapshot, flow: &Flow) -> bool {
     snapshot.allowed(&place(flow.source), &place(flow.destination)).contains(&flow.transport)
 }
 
-fn write(work: &mut Work<'_>, world: &World, name: &str, seen: &Seen, options: &RecordOptions) {
+fn write(work: &mut Work<'_>, by_name: &ByName<'_>, name: &str, seen: &Seen, options: &RecordOptions) {
+    let world = work.before.world();
     let pods: Vec<&Pod> = seen.pods.iter().filter_map(|key| world.pods.get(key)).collect();
     let Some(first) = pods.first() else { return };
     let Named { set: subject, besides } = named(world, &pods);
@@ -302,8 +310,8 @@ fn write(work: &mut Work<'_>, world: &World, name: &str, seen: &Seen, options: &
             others.join(", ")
         ));
     }
-    let ingress = rules(world, &seen.ingress);
-    let mut egress = rules(world, &seen.egress);
+    let ingress = rules(world, by_name, &seen.ingress);
+    let mut egress = rules(world, by_name, &seen.egress);
     if options.dns {
         let dns = dns(world);
         if !dns.found {
@@ -328,14 +336,14 @@ fn write(work: &mut Work<'_>, world: &World, name: &str, seen: &Seen, options: &
 }
 
 /// Rules that allow what was seen: peers with the same ports share one, ports that follow each other are a range.
-fn rules(world: &World, seen: &BTreeMap<End, BTreeSet<Ports>>) -> Vec<DraftRule> {
+fn rules(world: &World, by_name: &ByName<'_>, seen: &BTreeMap<End, BTreeSet<Ports>>) -> Vec<DraftRule> {
     let mut by_ports: BTreeMap<Vec<Ports>, Vec<Peer>> = BTreeMap::new();
     for (end, ports) in seen {
         let peer = match end {
             End::Block(cidr) => Peer::Block { cidr: *cidr, except: Vec::new() },
             End::Workload(name) => {
-                let pods: Vec<&Pod> = world.pods.values().filter(|pod| name_of(pod) == *name).collect();
-                Peer::Pods(named(world, &pods).set)
+                let Some(pods) = by_name.get(name) else { continue };
+                Peer::Pods(named(world, pods).set)
             }
         };
         let peers = by_ports.entry(ranges(ports)).or_default();

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sluice_addr::{Flow, Transport};
-use sluice_analysis::suggest::{Suggestion, suggest_for_flow};
-use sluice_model::{World, decide};
-use sluice_report::{ConnectionChange, EndGroup};
+use sluice_addr::{Flow, PortRange, Protocol, Transport};
+use sluice_analysis::judge_claim;
+use sluice_analysis::suggest::{Suggestion, suggest_for_claim, suggest_for_flow};
+use sluice_model::{PortMatch, World, decide};
+use sluice_report::{Claim, ClaimEnd, ClaimPort, ConnectionChange, EndGroup, Expect};
+use sluice_selector::LabelSelector;
 use sluice_testkit::{random_flow, random_world};
 
 use crate::{applied, reads_back, snapshot};
@@ -109,4 +111,81 @@ fn check_others(
         assert!(listed || contested, "{}\n{:#?}", context(), suggestion.changes);
     }
     differ
+}
+
+/// A random sentence about pods by namespace and one label.
+fn random_claim(rng: &mut StdRng) -> Claim {
+    let mut end = || {
+        let labels = |key: &str, value: &str| LabelSelector::of([(key, value)]);
+        let namespaces = match rng.random_range(0..4) {
+            0 => LabelSelector::all(),
+            n => labels("kubernetes.io/metadata.name", ["a", "b", "c"][n - 1]),
+        };
+        let pods = match rng.random_range(0..3) {
+            0 => LabelSelector::all(),
+            n => labels("app", ["x", "y"][n - 1]),
+        };
+        vec![ClaimEnd::Pods { namespaces, pods }]
+    };
+    let (from, to) = (end(), end());
+    let ports = vec![ClaimPort { protocol: Protocol::TCP, port: PortMatch::Range(PortRange::single(80)) }];
+    let expect = [Expect::Allow, Expect::Deny, Expect::AllowOnly, Expect::ReachOnly][rng.random_range(0..4)];
+    let (name, text) = ("random".into(), "random".into());
+    let (families, stated_reason) = (Vec::new(), Vec::new());
+    Claim {
+        namespace: "a".into(),
+        name,
+        text,
+        from,
+        to,
+        ports,
+        expect,
+        families,
+        future_pods: false,
+        stated_reason,
+    }
+}
+
+#[test]
+fn claims_are_made_true_and_closing_opens_nothing() {
+    let first = first_seed();
+    println!("SLUICE_SEED={first}");
+    let (mut made, mut none, mut differ) = (0, 0, 0);
+    for seed in first..first + WORLDS {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let world = random_world(rng);
+        let before = snapshot(&world);
+        let claim = random_claim(rng);
+        if judge_claim(&before, &claim).state.holds() {
+            continue;
+        }
+        let advice = suggest_for_claim(&before, &claim);
+        if advice.alternatives.is_empty() {
+            none += 1;
+        }
+        for suggestion in &advice.alternatives {
+            made += 1;
+            reads_back(suggestion);
+            let after = applied(&world, suggestion);
+            let result = judge_claim(&snapshot(&after), &claim);
+            assert!(result.state.holds(), "seed {seed}: {claim:?}\n{result:?}\n{}", suggestion.yaml());
+            for _ in 0..OTHERS {
+                let flow = random_flow(rng, &world);
+                let (old, new) = (decide(&world, &flow), decide(&after, &flow));
+                if old.is_allowed() == new.is_allowed() {
+                    continue;
+                }
+                differ += 1;
+                let may_open = match claim.expect {
+                    Expect::Allow | Expect::AllowOnly => {
+                        flow.protocol() == Protocol::TCP && flow.destination_port() == Some(80)
+                    }
+                    Expect::Deny | Expect::ReachOnly => false,
+                };
+                let context = || format!("seed {seed}: {claim:?}\n{flow}\n{}", suggestion.yaml());
+                assert!(!new.is_allowed() || may_open, "{}", context());
+            }
+        }
+    }
+    assert!(made > none && made > 12 && differ > 0, "made {made}, none {none}, differ {differ}");
 }
