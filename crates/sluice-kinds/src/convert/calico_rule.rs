@@ -47,16 +47,29 @@ pub(super) fn read_rule(reader: &mut Reader<'_>, field: &Field<'_>, direction: D
         let message = format!("HTTP match is not enforced; the rule {outcome}");
         reader.find(Code::SL2101, &http.path, message, Some("match ports, and leave HTTP to a proxy"));
     }
-    // annotations match nothing; one that cannot be read costs only itself
-    let annotations = field.at(&["metadata", "annotations"]).entries().unwrap_or_default();
-    for wrong in annotations.iter().filter_map(|(_, value)| value.text().err()) {
-        reader.find(Code::SL2206, &wrong.path, format!("{wrong}: the annotation is left out"), None);
-    }
+    read_annotations(reader, &field.get("metadata"));
     let body = match read_body(reader, field, direction) {
         Ok(rule) => RuleBody::Calico(Box::new(rule)),
         Err(Unreadable) => RuleBody::Unreadable,
     };
     Rule { action, body, reference: reader.rule_ref(&field.path) }
+}
+
+/// Annotations of a rule match nothing (3.4): one that cannot be read costs only itself.
+fn read_annotations(reader: &mut Reader<'_>, metadata: &Field<'_>) {
+    let annotations = metadata.get("annotations");
+    let entries = metadata.object().and_then(|()| annotations.entries());
+    let wrong: Vec<_> = match entries {
+        Ok(entries) => entries
+            .iter()
+            .filter(|(_, value)| !value.value.is_string())
+            .map(|(_, value)| value.wrong_type("a string"))
+            .collect(),
+        Err(wrong) => vec![wrong],
+    };
+    for wrong in wrong {
+        reader.find(Code::SL2206, &wrong.path, format!("{wrong}: it is left out"), None);
+    }
 }
 
 /// The rule that stands for one whose action is not known.
@@ -393,6 +406,9 @@ fn service(
     let (name, namespace) = (field.get("name").nonempty(), field.get("namespace").nonempty());
     let message = if field.object().is_err() {
         field.wrong_type("an object").to_string()
+    } else if let Err(wrong) = field.get("namespace").text() {
+        // the policy's own namespace would be another Service
+        format!("namespace: {wrong}")
     } else if !allowed {
         "services is allowed only in the source of ingress and the destination of egress rules".to_owned()
     } else if name.is_none() {

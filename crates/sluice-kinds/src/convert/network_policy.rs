@@ -264,6 +264,10 @@ pub(super) fn read_cidr(
 }
 
 fn read_port(reader: &mut Reader<'_>, field: &Field<'_>) -> Result<KubernetesPort, Unreadable> {
+    if field.is_null() {
+        let message = "null is read as the empty entry, which is every TCP port";
+        reader.find(Code::SL2206, &field.path, message, Some("write {protocol: TCP}"));
+    }
     let mut invalid = |path: &str, message: String, hint: Option<&str>| {
         reader.find(Code::SL2005, path, message, hint);
         Unreadable

@@ -1,6 +1,7 @@
 //! What people write, at random: texts that are nearly manifests, and objects that are nearly valid.
 //!
 //! Every run draws its own seeds and goes on for some seconds. A failure prints `SLUICE_SEED=…`, which repeats it alone.
+//! `SLUICE_SECONDS` lets each target run longer.
 
 mod choices;
 mod objects;
@@ -16,8 +17,8 @@ use sluice_report::{Code, Severity};
 use choices::Choices;
 use objects::Written;
 
-/// How long a target draws inputs.
-const TIME: Duration = Duration::from_secs(4);
+/// How long a target draws inputs, unless `SLUICE_SECONDS` says otherwise.
+const SECONDS: u64 = 4;
 
 /// Names the seed if the test fails.
 struct Seed(u64);
@@ -43,8 +44,9 @@ fn at_random(longest: usize, target: impl Fn(&[u8])) {
     if let Ok(text) = std::env::var("SLUICE_SEED") {
         return run(text.parse().expect("SLUICE_SEED is a number"));
     }
+    let seconds = std::env::var("SLUICE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
     let (start, mut runs) = (Instant::now(), 0u64);
-    while start.elapsed() < TIME {
+    while start.elapsed() < Duration::from_secs(seconds) {
         run(rand::random());
         runs += 1;
     }

@@ -161,7 +161,7 @@ fn calico_rules_are_read_or_fail_closed() {
         ),
         (
             "metadata: {annotations: {a: 5}}",
-            "all|SL2206 .metadata.annotations[a] expected a string, found 5: the annotation is left out",
+            "all|SL2206 .metadata.annotations[a] expected a string, found 5: it is left out",
         ),
         (
             "protocol: ICMP, destination: {nets: ['fd00::/8']}",
@@ -238,6 +238,10 @@ fn calico_rules_are_read_or_fail_closed() {
         (
             "source: {services: {name: s}, selector: all()}",
             "unreadable|SL2009 .source.services cannot specify selector and services on the same side of a rule",
+        ),
+        (
+            "source: {services: {name: s, namespace: 5}}",
+            "unreadable|SL2009 .source.services namespace: expected a string, found 5",
         ),
         ("source: {services: {}}", "unreadable|SL2009 .source.services must specify a service name"),
         ("source: 5", "unreadable|SL2013 .source expected an object, found 5"),

@@ -22,6 +22,12 @@ fn traps_of_network_policy() {
         ("{ingress: []}", head("ingress:")),
         ("{ingress: [{}]}", head("ingress: Allow any : any @4")),
         ("{ingress: [{from: [], ports: []}]}", head("ingress: Allow any : any @4")),
+        (
+            "{ingress: [null, {ports: [null]}]}",
+            head(
+                "ingress: Allow any : any @4 | Allow any : [TCP any] @4\nSL2206 spec.ingress[0]@4 null is read as the empty rule, which allows everything\nSL2206 spec.ingress[1].ports[0]@4 null is read as the empty entry, which is every TCP port",
+            ),
+        ),
         ("{ingress: [{from: null, ports: null}]}", head("ingress: Allow any : any @4")),
         ("{ingress: [{from: [{podSelector: {}}]}]}", head("ingress: Allow [pods <none>] : any @4")),
         ("{ingress: [{from: [{namespaceSelector: {}}]}]}", head("ingress: Allow [ns <none>] : any @4")),
