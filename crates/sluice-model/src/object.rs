@@ -330,6 +330,7 @@ pub struct Tier {
 
 /// An order: lower is first, absent is last. Never NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Option<f64>", into = "Option<f64>")] // JSON has no infinity
 pub struct Order(f64);
 
 impl Order {
@@ -350,6 +351,18 @@ impl Order {
     /// The number; infinite for [`Order::LAST`].
     pub fn value(self) -> f64 {
         self.0
+    }
+}
+
+impl From<Option<f64>> for Order {
+    fn from(value: Option<f64>) -> Self {
+        Order::new(value)
+    }
+}
+
+impl From<Order> for Option<f64> {
+    fn from(order: Order) -> Self {
+        order.0.is_finite().then_some(order.0)
     }
 }
 
