@@ -7,12 +7,23 @@
 mod agent;
 mod args;
 mod ask;
+mod check;
 mod claims;
+mod compare;
 mod demo;
+mod eval;
+mod evidence;
 mod exit;
 mod input;
+mod judge;
+mod lint;
+mod prove;
+mod reference;
+mod render;
 mod resolve;
 mod stage;
+mod status;
+mod suggest;
 mod up;
 mod verbs;
 
@@ -43,9 +54,20 @@ fn run(arguments: Sluice) -> anyhow::Result<Exit> {
     match arguments.command {
         Command::Can(command) => ask::can(&command),
         Command::Explain(command) => ask::explain(&command),
-        Command::Eval(command) => ask::eval(&command),
+        Command::Eval(command) => eval::run(&command),
         Command::Reach(command) => ask::reach(&command),
         Command::Verify(command) => ask::verify(&command),
+        Command::Diff(command) => compare::run(&command),
+        Command::Lint(command) => lint::run(&command),
+        Command::Suggest(command) => suggest::suggest(&command),
+        Command::Isolate(command) => suggest::isolate(&command),
+        Command::Prove(command) => {
+            let (input, claims) = prove::prepare(&command)?;
+            runtime()?.block_on(prove::run(command, input, claims))
+        }
+        Command::Evidence(command) => evidence::run(&command),
+        Command::Check(command) => check::run(&command),
+        Command::Status(command) => runtime()?.block_on(status::run(command)),
         Command::Dump(command) => ask::dump(&command),
         Command::Demo(command) => runtime()?.block_on(demo::run(command)),
         Command::Up(command) => runtime()?.block_on(up::run(command)),
@@ -58,6 +80,14 @@ fn run(arguments: Sluice) -> anyhow::Result<Exit> {
         Command::Completion { shell } => {
             let mut command = <Sluice as clap::CommandFactory>::command();
             clap_complete::generate(shell, &mut command, "sluice", &mut std::io::stdout());
+            Ok(Exit::Yes)
+        }
+        Command::Man { dir } => {
+            eprintln!("{} man pages in {}", reference::man_pages(&dir)?, dir.display());
+            Ok(Exit::Yes)
+        }
+        Command::Reference => {
+            print!("{}", reference::markdown());
             Ok(Exit::Yes)
         }
     }

@@ -23,6 +23,13 @@ pub(crate) struct Variant {
     pub(crate) policies: &'static [&'static str],
 }
 
+/// Pods with the policy of situation "A".
+pub(crate) const SAMPLE: &str = concat!(
+    include_str!("../../../../examples/isolation/pods.yaml"),
+    "\n---\n",
+    include_str!("../../../../examples/isolation/full-isolation.yaml")
+);
+
 /// The five situations, in the order in which the demo goes through them.
 pub(crate) const VARIANTS: [Variant; 5] = [
     Variant { name: "no policy", policies: &[] },

@@ -1,0 +1,238 @@
+//! The command line as typed.
+
+mod cluster;
+mod questions;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::cluster::{Agent, Delete, Exec, Get, Logs, Manifests};
+pub(crate) use self::questions::{
+    Check, Diff, DiffOutput, Dump, DumpWhat, Eval, Evidence, FailOn, Isolate, IsolateOutput, Lint,
+    LintOutput, Prove, Question, Reach, Status, Suggest, SuggestOutput, Verify,
+};
+
+/// Network isolation for Kubernetes that proves what it does.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, max_term_width = 110)]
+pub(crate) struct Sluice {
+    /// Say more on standard error (-v, -vv).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the reference scenario in a lab and judge every claim three ways.
+    #[command(
+        after_help = "Examples:\n  sluice demo\n  sluice demo -o json\n  sluice demo --keep     # leaves lab and API running"
+    )]
+    Demo(Demo),
+    /// Start a lab: an API, two nodes, pods, agents.
+    #[command(
+        after_help = "Examples:\n  sluice up\n  sluice up -f examples/isolation/pods.yaml --kubeconfig-out /tmp/sluice.kubeconfig"
+    )]
+    Up(Up),
+    /// Is one connection allowed? Exit code 0 allowed, 1 denied, 3 undecided.
+    #[command(
+        after_help = "Examples:\n  sluice can isolated-ns/debian-pod-1 203.0.113.10 --port 443/TCP -f manifests/\n  sluice can web/deployment/api db/pg --port 5432/TCP"
+    )]
+    Can(Question),
+    /// Why is one connection allowed or denied?
+    #[command(
+        after_help = "Example:\n  sluice explain other-ns/client isolated-ns/debian-pod-1 --port 8080/TCP -f manifests/"
+    )]
+    Explain(Question),
+    /// Judge many connections: JSON lines in, JSON lines out.
+    #[command(
+        after_help = "Example:\n  echo '{\"from\":\"a/x\",\"to\":\"10.0.0.1\",\"protocol\":\"TCP\",\"port\":80}' | sluice eval --flows - -f manifests/"
+    )]
+    Eval(Eval),
+    /// Who can reach whom, on what.
+    #[command(
+        after_help = "Examples:\n  sluice reach -f manifests/\n  sluice reach --from isolated-ns/debian-pod-1 -o json -f manifests/"
+    )]
+    Reach(Reach),
+    /// Judge stated claims. Exit code 0 all hold, 1 some fail, 3 undecided.
+    #[command(after_help = "Example:\n  sluice verify examples/isolation/claims.yaml -f manifests/")]
+    Verify(Verify),
+    /// The connections that a change opens and closes. Exit code 0 none, 1 some, 3 undecided.
+    #[command(
+        after_help = "Examples:\n  sluice diff manifests/ proposed/\n  sluice diff git:main:deploy deploy/     # a branch against the work tree\n  sluice diff git:HEAD~1 git:HEAD -o md   # for a review comment\n  sluice diff proposed.yaml               # the cluster against itself with these applied"
+    )]
+    Diff(Diff),
+    /// Mistakes and portability traps in policies. Exit code 0 none, 1 findings.
+    #[command(
+        after_help = "Examples:\n  sluice lint -f manifests/\n  helm template shop | sluice lint -f - -o sarif > lint.sarif\n  sluice lint -f manifests/ --fail-on error"
+    )]
+    Lint(Lint),
+    /// The smallest policy for a denied connection, a claim, or recorded flows.
+    #[command(
+        after_help = "Examples:\n  sluice suggest web/deployment/front db/statefulset/pg --port 5432/TCP -f manifests/\n  sluice suggest --claim claims.yaml --name no-way-out -f manifests/\n  sluice suggest --flows observed.jsonl -f manifests/ > policies.yaml"
+    )]
+    Suggest(Suggest),
+    /// Isolate a namespace: the policy, what it closes, and what stays open. Without -f it is applied, after a question.
+    #[command(
+        after_help = "Examples:\n  sluice isolate ns shop -f manifests/ > isolation.yaml\n  sluice isolate ns shop --keep dns,namespace,ingress-controller\n  sluice isolate ns shop --ingress-only --allow-from ns/monitoring --yes"
+    )]
+    Isolate(Isolate),
+    /// Print the compiled plan, or the kernel rules as nft text.
+    #[command(
+        after_help = "Examples:\n  sluice dump -f manifests/\n  sluice dump nft --node node-1 -f manifests/"
+    )]
+    Dump(Dump),
+    /// Prove claims by packets, in a lab that is made of manifests. Exit code 0 agrees, 1 contradiction, 3 incomplete.
+    #[command(
+        after_help = "Examples:\n  sluice prove examples/isolation/claims.yaml -f examples/isolation/\n  sluice prove claims.yaml -f manifests/ --evidence evidence/"
+    )]
+    Prove(Prove),
+    /// Claims with verdicts, witnesses and all they were computed from, as a bundle that can be checked.
+    #[command(
+        after_help = "Examples:\n  sluice evidence claims.yaml -f manifests/ --out evidence/\n  sluice evidence --check evidence/     # exit code 0 valid, 1 not"
+    )]
+    Evidence(Evidence),
+    /// Is this machine able to run a lab, and can the cluster be read? Exit code 0 ready, 1 problem, 3 cannot tell.
+    #[command(
+        after_help = "Examples:\n  sluice check\n  sluice check --machine\n  sluice check --cluster -o json"
+    )]
+    Check(Check),
+    /// What each node has in the kernel. Exit code 0 in sync, 1 not, 3 a node is silent.
+    #[command(after_help = "Examples:\n  sluice status\n  sluice status -o json")]
+    Status(Status),
+    /// Write objects to the API.
+    #[command(after_help = "Example:\n  sluice apply -f examples/isolation/full-isolation.yaml")]
+    Apply(Manifests),
+    /// Print objects of the API.
+    #[command(
+        after_help = "Examples:\n  sluice get pods -A -o wide\n  sluice get networkpolicies -n shop -o yaml"
+    )]
+    Get(Get),
+    /// Delete objects of the API.
+    #[command(
+        after_help = "Examples:\n  sluice delete networkpolicy full-isolation -n isolated-ns\n  sluice delete -f examples/isolation/full-isolation.yaml"
+    )]
+    Delete(Delete),
+    /// Run a command in a pod.
+    #[command(after_help = "Example:\n  sluice exec -n isolated-ns debian-pod-1 -- cat /etc/hostname")]
+    Exec(Exec),
+    /// Print what a pod has written.
+    #[command(after_help = "Example:\n  sluice logs -n isolated-ns debian-pod-1 --follow")]
+    Logs(Logs),
+    /// Run the node agent.
+    #[command(hide = true)]
+    Agent(Agent),
+    /// Print the completion script of a shell.
+    #[command(
+        after_help = "Examples:\n  source <(sluice completion bash)\n  sluice completion zsh > \"${fpath[1]}/_sluice\"\n  sluice completion fish > ~/.config/fish/completions/sluice.fish"
+    )]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages, one per command.
+    #[command(after_help = "Example:\n  sluice man --dir ~/.local/share/man/man1")]
+    Man {
+        /// The folder; it is made if it is not there.
+        #[arg(long, value_name = "FOLDER")]
+        dir: PathBuf,
+    },
+    /// Print docs/cli.md.
+    #[command(hide = true)]
+    Reference,
+}
+
+/// Where objects come from.
+#[derive(Debug, Args)]
+pub(crate) struct Source {
+    /// A manifest, a folder of manifests (recursive), or - for standard input; repeatable. Without it the cluster of the current
+    /// kubeconfig is read.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The namespace of objects and ends that name none.
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// The kubeconfig to use.
+    #[arg(long, env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Treat warnings as errors.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+/// The cluster to talk to.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// The kubeconfig to use.
+    #[arg(long, env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+    Csv,
+    Md,
+}
+
+/// The form of one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AnswerOutput {
+    Table,
+    Json,
+}
+
+/// The form of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReachOutput {
+    Table,
+    Json,
+    Csv,
+    Md,
+    /// A graph for Graphviz.
+    Dot,
+    /// A picture of the matrix.
+    Svg,
+}
+
+/// The form of judged claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerifyOutput {
+    Table,
+    Json,
+    /// JUnit XML, for build servers.
+    Junit,
+    Md,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+    /// Leave the lab running and say how to go on by hand.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// After the second situation, remove one kernel element by hand, to see the table notice.
+    #[arg(long, hide = true)]
+    pub(crate) sabotage: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Objects to apply at the start; repeatable.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Nodes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) nodes: u8,
+    /// Where to write the kubeconfig, besides the lab's own folder.
+    #[arg(long)]
+    pub(crate) kubeconfig_out: Option<PathBuf>,
+}

@@ -1,0 +1,287 @@
+//! The arguments of questions.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{AnswerOutput, ReachOutput, Source, VerifyOutput};
+
+#[derive(Debug, Args)]
+pub(crate) struct Question {
+    /// The source: namespace/pod, namespace/kind/name, an address or a CIDR.
+    pub(crate) from: String,
+    /// The destination, as the source.
+    pub(crate) to: String,
+    /// Port and protocol (80/TCP), or a protocol without ports (ICMP, 47).
+    #[arg(long, default_value = "80/TCP")]
+    pub(crate) port: String,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: AnswerOutput,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    /// The questions, one JSON object a line; - is standard input.
+    #[arg(long)]
+    pub(crate) flows: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
+    /// Only from this end.
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    /// Only to this end.
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: ReachOutput,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The claims: a file, a folder or -.
+    pub(crate) claims: PathBuf,
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: VerifyOutput,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// What is (with one side only: what is to be applied to the cluster): a file, a folder, -, git:REV[:PATH] or cluster.
+    #[arg(value_name = "OLD")]
+    pub(crate) first: String,
+    /// What it becomes, as OLD.
+    #[arg(value_name = "NEW")]
+    pub(crate) second: Option<String>,
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: DiffOutput,
+    /// The namespace of objects that name none.
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// The kubeconfig to use.
+    #[arg(long, env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Treat warnings as errors.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+/// The form of a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DiffOutput {
+    Table,
+    Json,
+    Md,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lint {
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: LintOutput,
+    /// Which findings make the exit code 1.
+    #[arg(long, value_enum, default_value = "any")]
+    pub(crate) fail_on: FailOn,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+/// The form of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LintOutput {
+    Table,
+    Json,
+    /// SARIF 2.1.0, for code review.
+    Sarif,
+    /// JUnit XML, for build servers.
+    Junit,
+}
+
+/// Which findings count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// Every one.
+    Any,
+    /// Only those that keep a part of an object out of force.
+    Error,
+    /// None.
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Suggest {
+    /// The source of a denied connection, as for can.
+    #[arg(requires = "to", conflicts_with_all = ["claims", "flows"])]
+    pub(crate) from: Option<String>,
+    /// Its destination.
+    pub(crate) to: Option<String>,
+    /// Port and protocol (80/TCP), or a protocol without ports (ICMP, 47).
+    #[arg(long, default_value = "80/TCP")]
+    pub(crate) port: String,
+    /// Claims that the policies are to make true: a file, a folder or -.
+    #[arg(long = "claim", value_name = "CLAIMS", conflicts_with = "flows")]
+    pub(crate) claims: Option<PathBuf>,
+    /// Only the claim of this name.
+    #[arg(long, requires = "claims")]
+    pub(crate) name: Option<String>,
+    /// Recorded flows that the policies are to allow, and nothing else: JSON lines as for eval; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flows: Option<PathBuf>,
+    /// A block that stands for the recorded outside addresses in it; repeatable.
+    #[arg(long, value_name = "CIDR", requires = "flows")]
+    pub(crate) outside: Vec<sluice_addr::Cidr>,
+    /// Do not add names (DNS) to what was recorded.
+    #[arg(long, requires = "flows")]
+    pub(crate) no_dns: bool,
+    /// Which of several ways is printed as YAML, the least one first.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = one_or_more)]
+    pub(crate) alternative: usize,
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub(crate) output: SuggestOutput,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+fn one_or_more(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "write 1 or more".into())
+}
+
+/// The form of suggestions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SuggestOutput {
+    /// Manifests that can be applied as they are; what they open and close goes to standard error.
+    Yaml,
+    /// Every alternative with what it opens and closes.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Isolate {
+    /// What is isolated.
+    #[arg(value_name = "KIND", value_parser = ["ns", "namespace"])]
+    pub(crate) kind: String,
+    /// Its name.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Close only what enters.
+    #[arg(long, conflicts_with = "egress_only")]
+    pub(crate) ingress_only: bool,
+    /// Close only what leaves.
+    #[arg(long)]
+    pub(crate) egress_only: bool,
+    /// What stays open: dns, namespace, ingress-controller, metrics, kubernetes-api, outside; none for nothing.
+    #[arg(long, value_delimiter = ',', default_value = "dns,namespace")]
+    pub(crate) keep: Vec<String>,
+    /// Who may enter: ns/NAME, a workload or pod, or a CIDR; repeatable.
+    #[arg(long, value_name = "WHO")]
+    pub(crate) allow_from: Vec<String>,
+    /// Apply without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Apply nothing; with -f nothing is ever applied.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub(crate) output: IsolateOutput,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+/// The form of an isolation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsolateOutput {
+    /// The policy; what it does goes to standard error.
+    Yaml,
+    /// The policy and what it does.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// What to print.
+    #[arg(value_enum, default_value = "plan")]
+    pub(crate) what: DumpWhat,
+    /// The node whose pods are local; without it every pod is.
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DumpWhat {
+    /// Classes, subjects, port functions.
+    Plan,
+    /// The kernel rules, each with the policy that caused it.
+    Nft,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prove {
+    /// The claims: a file, a folder or -; without it those among the manifests.
+    pub(crate) claims: Option<PathBuf>,
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: DiffOutput,
+    /// Write an evidence bundle into this folder too.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) evidence: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Evidence {
+    /// The claims: a file, a folder or -.
+    #[arg(requires = "out")]
+    pub(crate) claims: Option<PathBuf>,
+    /// The folder that gets evidence.json and evidence.md.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Compute a bundle again and say whether it is valid.
+    #[arg(long, value_name = "BUNDLE", conflicts_with = "claims")]
+    pub(crate) check: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Only this machine.
+    #[arg(long, conflicts_with = "cluster")]
+    pub(crate) machine: bool,
+    /// Only the cluster.
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: AnswerOutput,
+    /// The kubeconfig to use.
+    #[arg(long, env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The form of the result.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: AnswerOutput,
+    /// The kubeconfig to use.
+    #[arg(long, env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}

@@ -1,0 +1,194 @@
+//! `sluice diff`: the connections that a change opens and closes.
+//!
+//! Either side is a file or folder, `-`, a revision of the local git repository (`git:REV[:PATH]`), or `cluster`. With one
+//! side only, the cluster is compared with what it becomes when the manifests are applied.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use sluice_analysis::Snapshot;
+use sluice_model::{ObjectDelta, World};
+use sluice_report::{ConnectivityDiff, words};
+
+use crate::args::{Diff, DiffOutput, Source};
+use crate::exit::Exit;
+use crate::input::{self, Input, Texts};
+use crate::render::text::markdown;
+use crate::resolve;
+
+/// Bytes of one revision that are read.
+const MAX_REVISION: usize = 1 << 30;
+
+/// Runs the command.
+pub(crate) fn run(command: &Diff) -> anyhow::Result<Exit> {
+    let (old, new) = match (&command.first, &command.second) {
+        (old, Some(new)) => (old.as_str(), new.as_str()),
+        (new, None) => ("cluster", new.as_str()),
+    };
+    if old == "-" && new == "-" {
+        bail!("standard input can be one side only");
+    }
+    let before = side(command, old, None)?;
+    let after = side(command, new, Some(&before.placed.world))?;
+    let mut diff = if old == "cluster" && new != "cluster" {
+        let proposed = applied(&before.placed.world, &after);
+        between(&before.placed.world, proposed)
+    } else {
+        between(&before.placed.world, after.placed.world.clone())
+    };
+    if before.placed.is_split() || after.placed.is_split() {
+        diff.undecided.push("pods without addresses: policies name parts of the pod range".into());
+    }
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = match command.output {
+        DiffOutput::Json => writeln!(out, "{}", serde_json::to_string_pretty(&diff)?),
+        DiffOutput::Md => page(&mut out, &diff),
+        DiffOutput::Table => out.write_all(diff.text().as_bytes()),
+    };
+    let _ = written.and_then(|()| out.flush());
+    let exit = match (diff.is_same(), diff.undecided.is_empty()) {
+        (false, _) => Exit::No,
+        (true, false) => Exit::Undecided,
+        (true, true) => Exit::Yes,
+    };
+    Ok(before.exit(after.exit(exit)))
+}
+
+/// The difference of two worlds.
+pub(crate) fn between(old: &World, new: World) -> ConnectivityDiff {
+    sluice_analysis::diff(&Snapshot::new(old.clone()), &Snapshot::new(new))
+}
+
+/// A cluster after manifests were applied to it. A workload whose pods run is known by them.
+fn applied(cluster: &World, manifests: &Input) -> World {
+    let mut world = cluster.clone();
+    for object in &manifests.objects {
+        if let Some(object) = object.to_model().object {
+            world.apply(ObjectDelta::Upsert(object));
+        }
+    }
+    let running: Vec<_> =
+        cluster.pods.values().filter(|p| !p.finished).filter_map(|p| p.workload.clone()).collect();
+    world.pods.retain(|key, pod| {
+        let is_template = key.name.contains('/');
+        !(is_template && pod.workload.as_ref().is_some_and(|workload| running.contains(workload)))
+    });
+    resolve::place_as(world, Some(cluster)).world
+}
+
+fn side(command: &Diff, text: &str, known: Option<&World>) -> anyhow::Result<Input> {
+    let texts = if text == "cluster" {
+        let source = Source {
+            files: Vec::new(),
+            namespace: command.namespace.clone(),
+            kubeconfig: command.kubeconfig.clone(),
+            strict: command.strict,
+        };
+        return input::read(&source);
+    } else if let Some(revision) = text.strip_prefix("git:") {
+        of_revision(revision)?
+    } else {
+        Texts::read(&[PathBuf::from(text)])
+    };
+    let (input, warnings) = input::from_texts(&texts, &command.namespace, command.strict, known)?;
+    for finding in &input.findings {
+        eprintln!("warning: {finding}");
+    }
+    let count = input.findings.len() + warnings;
+    if command.strict && count > 0 {
+        bail!("{count} findings, and --strict was given");
+    }
+    Ok(input)
+}
+
+/// The manifests of a git revision, as they were committed.
+fn of_revision(revision: &str) -> anyhow::Result<Texts> {
+    let (revision, path) = revision.split_once(':').unwrap_or((revision, "."));
+    if revision.is_empty() || revision.starts_with('-') {
+        bail!("git:{revision} names no revision; write git:REV or git:REV:PATH");
+    }
+    let path = if path.is_empty() { "." } else { path };
+    let names = git(&["ls-tree", "-r", "-z", "--name-only", revision, "--", path])
+        .with_context(|| format!("cannot list {path} of git revision {revision}"))?;
+    let mut texts = Texts::default();
+    for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        let name = String::from_utf8_lossy(name).into_owned();
+        if !Texts::is_manifest(&name) && name != path {
+            continue;
+        }
+        let object = format!("{revision}:./{name}");
+        let text = git(&["cat-file", "blob", &object]).with_context(|| format!("cannot read {object}"))?;
+        texts.texts.push((format!("{revision}:{name}"), text));
+    }
+    if texts.texts.is_empty() {
+        bail!("git revision {revision} has no manifests in {path}");
+    }
+    Ok(texts)
+}
+
+fn git(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let mut child = Command::new("git")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("git cannot be started; it is needed for git:REV")?;
+    let mut output = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(MAX_REVISION as u64).read_to_end(&mut output)?;
+    }
+    let done = child.wait_with_output()?;
+    if !done.status.success() {
+        let message = String::from_utf8_lossy(&done.stderr);
+        bail!("{}", message.lines().next().unwrap_or("git has failed").trim_start_matches("fatal: "));
+    }
+    Ok(output)
+}
+
+/// Tables for a review comment.
+fn page(out: &mut impl Write, diff: &ConnectivityDiff) -> io::Result<()> {
+    if diff.is_same() {
+        writeln!(out, "**No connectivity change.**")?;
+    }
+    for (what, pods) in [("Pods added", &diff.added), ("Pods removed", &diff.removed)] {
+        if !pods.is_empty() {
+            writeln!(out, "{what}: {}\n", markdown(&pods.join(", ")))?;
+        }
+    }
+    if !diff.postures.is_empty() {
+        writeln!(out, "| pods | direction | was | is |\n|---|---|---|---|")?;
+        for posture in &diff.postures {
+            let pods = markdown(&posture.ends.to_string());
+            writeln!(out, "| {pods} | {} | {} | {} |", posture.direction, posture.before, posture.after)?;
+        }
+        writeln!(out)?;
+    }
+    if !diff.changes.is_empty() {
+        writeln!(
+            out,
+            "| change | from | to | family | before | after | witness |\n|---|---|---|---|---|---|---|"
+        )?;
+        for change in &diff.changes {
+            let cells = [
+                change.change.to_string(),
+                change.from.to_string(),
+                change.to.to_string(),
+                change.family.clone(),
+                words(&change.before),
+                words(&change.after),
+                change.witness.to_string(),
+            ];
+            writeln!(out, "| {} |", cells.map(|cell| markdown(&cell)).join(" | "))?;
+        }
+    }
+    for missing in &diff.undecided {
+        writeln!(out, "\nUndecided: {}", markdown(missing))?;
+    }
+    if diff.truncated {
+        writeln!(out, "\nMore connections changed than are listed.")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! `sluice lint`: what policies say that their authors perhaps did not mean.
+
+use std::io::{self, BufWriter, Write};
+
+use sluice_analysis::LintOptions;
+use sluice_report::{Finding, Severity};
+
+use crate::args::{FailOn, Lint, LintOutput};
+use crate::exit::Exit;
+use crate::input;
+use crate::render::junit::{self, Case, Outcome};
+use crate::render::sarif;
+use crate::render::style::{Colour, Style};
+
+/// Runs the command: findings of reading and of looking at the objects together, by file and line.
+pub(crate) fn run(command: &Lint) -> anyhow::Result<Exit> {
+    let (input, warnings) = input::read_quietly(&command.source)?;
+    let mut findings = input.findings.clone();
+    findings.extend(sluice_analysis::lint(&input.placed.world, &LintOptions::default()));
+    findings.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.cmp(b)));
+    findings.dedup();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = match command.output {
+        LintOutput::Json => {
+            let object = serde_json::json!({
+                "apiVersion": sluice_report::API_VERSION, "kind": "LintFindings", "findings": findings,
+            });
+            writeln!(out, "{}", serde_json::to_string_pretty(&object)?)
+        }
+        LintOutput::Sarif => writeln!(out, "{}", serde_json::to_string_pretty(&sarif::log(&findings))?),
+        LintOutput::Junit => junit::write(&mut out, "sluice lint", &cases(&findings)),
+        LintOutput::Table => table(&mut out, &findings),
+    };
+    let _ = written.and_then(|()| out.flush());
+    let errors = findings.iter().filter(|f| f.code.severity() == Severity::Error).count();
+    let fails = match command.fail_on {
+        FailOn::Any => !findings.is_empty(),
+        FailOn::Error => errors > 0,
+        FailOn::None => false,
+    };
+    if command.source.strict && warnings > 0 {
+        anyhow::bail!("{warnings} warnings, and --strict was given");
+    }
+    Ok(input.exit(if fails { Exit::No } else { Exit::Yes }))
+}
+
+fn place(finding: &Finding) -> (String, u32) {
+    finding.position.as_ref().map_or((String::new(), 0), |p| (p.file.to_string(), p.line))
+}
+
+fn table(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
+    let style = Style::of_stdout();
+    for finding in findings {
+        let (word, colour) = match finding.code.severity() {
+            Severity::Error => ("error  ", Colour::Vermilion),
+            Severity::Warning => ("warning", Colour::Bold),
+        };
+        writeln!(out, "{} {finding}", style.paint(colour, word))?;
+    }
+    match findings.len() {
+        0 => eprintln!("no findings"),
+        1 => eprintln!("1 finding"),
+        more => eprintln!("{more} findings"),
+    }
+    Ok(())
+}
+
+/// One case per finding, and one that passes where there is none.
+fn cases(findings: &[Finding]) -> Vec<Case> {
+    if findings.is_empty() {
+        return vec![Case {
+            class: "lint".into(),
+            name: "no findings".into(),
+            outcome: Outcome::Passed(String::new()),
+        }];
+    }
+    let case = |finding: &Finding| Case {
+        class: finding.code.to_string(),
+        name: format!("{}: {}", finding.object, finding.path),
+        outcome: Outcome::Failed { message: finding.message.clone(), detail: finding.to_string() },
+    };
+    findings.iter().map(case).collect()
+}

@@ -1,0 +1,361 @@
+//! `sluice prove`: claims judged three ways in a lab that is made of any manifests.
+//!
+//! ```text
+//!   manifests ──► namespaces, Services, policies as they are ─┐
+//!            └──► one pod per workload, which serves its ports ┴──► lab ──► declared, programmed, observed
+//! ```
+//!
+//! Images are not run: every pod is a sandbox that answers on the ports that its manifest declares. Verdicts do not depend on what
+//! a pod does with a connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::bail;
+use serde_json::{Value, json};
+use sluice_addr::Protocol;
+use sluice_analysis::Snapshot;
+use sluice_kinds::LoadedObject;
+use sluice_model::{Kind, Pod};
+use sluice_report::{Claim, ClaimReport, ClaimState};
+
+use crate::args::{DiffOutput, Prove};
+use crate::demo::programming::Programming;
+use crate::demo::{self, Asked};
+use crate::exit::Exit;
+use crate::input::{self, Input};
+use crate::render::style::{Colour, Style};
+use crate::render::text::markdown;
+use crate::stage::Stage;
+use crate::{ask, evidence, verbs};
+
+/// Pods that a lab is started with at most.
+const MAX_PODS: usize = 64;
+/// Transports that stand for all others beside those that pods serve and claims list.
+const USUAL: [(Protocol, Option<u16>); 4] = [
+    (Protocol::TCP, Some(80)),
+    (Protocol::TCP, Some(443)),
+    (Protocol::UDP, Some(53)),
+    (Protocol::ICMP, None),
+];
+
+/// What is to be applied.
+struct Play {
+    /// Everything but pods and policies.
+    ground: Vec<Value>,
+    pods: Vec<Value>,
+    policies: Vec<Value>,
+    catalogue: Vec<(Protocol, Option<u16>)>,
+    left_out: Vec<String>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(command: Prove, input: Input, claims: Vec<Claim>) -> anyhow::Result<Exit> {
+    let play = Play::of(&input, &claims)?;
+    for line in &play.left_out {
+        eprintln!("note: {line}");
+    }
+    let stop = crate::up::interrupted();
+    let (reports, world) = tokio::select! {
+        done = perform(&play, &claims) => done?,
+        () = stop => {
+            eprintln!("interrupted; everything of the lab is gone");
+            return Ok(Exit::Code(130));
+        }
+    };
+    print_reports(command.output, &reports)?;
+    if let Some(out) = &command.evidence {
+        let mut not_proved = play.left_out.clone();
+        not_proved.push("images are not run: pods answer on the ports that their manifests declare".into());
+        let unseen = reports.iter().filter(|r| r.truths.observed == Some(ClaimState::Undecided));
+        not_proved.extend(unseen.map(|r| format!("claim {}: not every packet could be sent", r.id)));
+        evidence::write(out, &world, claims, reports.clone(), not_proved)?;
+    }
+    Ok(input.exit(exit(&reports)))
+}
+
+/// 1 for a contradiction, else 3 if something is not proved, else 0: what packets say is what the objects say.
+fn exit(reports: &[ClaimReport]) -> Exit {
+    let undecided = |r: &ClaimReport| r.truths.observed == Some(ClaimState::Undecided);
+    if reports.iter().any(|r| !r.contradictions.is_empty() && !undecided(r)) {
+        return Exit::No;
+    }
+    if reports.iter().any(|r| undecided(r) || r.truths.declared == Some(ClaimState::Undecided)) {
+        return Exit::Undecided;
+    }
+    Exit::Yes
+}
+
+async fn perform(play: &Play, claims: &[Claim]) -> anyhow::Result<(Vec<ClaimReport>, sluice_model::World)> {
+    let stage = Stage::start(2).await?;
+    let outcome = on_stage(&stage, play, claims).await;
+    stage.end().await;
+    outcome
+}
+
+async fn on_stage(
+    stage: &Stage,
+    play: &Play,
+    claims: &[Claim],
+) -> anyhow::Result<(Vec<ClaimReport>, sluice_model::World)> {
+    let programming = Programming::follow(stage).await?;
+    for object in play.ground.iter().chain(&play.pods) {
+        verbs::apply_object(&stage.client, object).await?;
+    }
+    programming.pods_ready(play.pods.len()).await?;
+    let mut wanted: BTreeMap<String, u64> = BTreeMap::new();
+    for object in &play.policies {
+        let done = verbs::apply_object(&stage.client, object).await?;
+        let latest = wanted.entry(done.resource).or_default();
+        *latest = done.revision.max(*latest);
+    }
+    for (resource, revision) in wanted {
+        programming.reached(&resource, revision).await?;
+    }
+    let (world, _) = input::world_of(&stage.client).await?;
+    let asked: Vec<Asked<'_>> =
+        claims.iter().map(|claim| Asked { claim, expected: None, observed: true }).collect();
+    let reports = demo::judge_asked(stage, world.clone(), &asked, &play.catalogue, "manifests")?;
+    Ok((reports, world))
+}
+
+impl Play {
+    fn of(input: &Input, claims: &[Claim]) -> anyhow::Result<Play> {
+        let world = &input.placed.world;
+        let mut play = Play {
+            ground: Vec::new(),
+            pods: Vec::new(),
+            policies: Vec::new(),
+            catalogue: USUAL.to_vec(),
+            left_out: Vec::new(),
+        };
+        let mut namespaces: BTreeSet<String> =
+            world.pods.keys().map(|key| key.namespace.to_string()).collect();
+        let mut accounts: BTreeSet<(String, String)> = BTreeSet::new();
+        for object in &input.objects {
+            let Some(key) = sluice_kinds::model_key(&object.value) else { continue };
+            namespaces.extend((!key.namespace.is_empty()).then(|| key.namespace.to_string()));
+            match key.kind {
+                Kind::Pod => {
+                    let pod = world.pods.values().find(|p| {
+                        *p.key.namespace == *key.namespace && *p.key.name == *key.name && !p.finished
+                    });
+                    match pod {
+                        Some(pod) if pod.host_network => {
+                            play.left_out
+                                .push(format!("{} uses the network of its node and is not started", pod.key));
+                        }
+                        Some(pod) => {
+                            accounts.insert((pod.key.namespace.to_string(), pod.service_account.to_string()));
+                            play.pods.push(stand_in(pod, object));
+                        }
+                        None => {} // its pods are there, or it has finished
+                    }
+                }
+                Kind::Node | Kind::EndpointSlice | Kind::Profile | Kind::ResolvedName => {}
+                Kind::Namespace => {
+                    namespaces.remove(&object.name);
+                    play.ground.push(plain(&object.value));
+                }
+                Kind::ServiceAccount
+                | Kind::Tier
+                | Kind::GlobalNetworkSet
+                | Kind::NetworkSet
+                | Kind::Service
+                | Kind::HostEndpoint => play.ground.push(plain(&object.value)),
+                Kind::KubernetesNetworkPolicy
+                | Kind::NetworkPolicy
+                | Kind::GlobalNetworkPolicy
+                | Kind::KubernetesClusterNetworkPolicy
+                | Kind::AdminNetworkPolicy
+                | Kind::BaselineAdminNetworkPolicy
+                | Kind::StagedGlobalNetworkPolicy
+                | Kind::StagedNetworkPolicy
+                | Kind::StagedKubernetesNetworkPolicy
+                | Kind::ProjectIsolation => play.policies.push(plain(&object.value)),
+            }
+        }
+        if play.pods.is_empty() || play.pods.len() > MAX_PODS {
+            bail!("a lab is started with 1 to {MAX_PODS} pods; these manifests have {}", play.pods.len());
+        }
+        play.complete(namespaces, accounts);
+        play.add_ports(claims);
+        // what shows the verdicts is asked about too
+        let snapshot = Snapshot::new(world.clone());
+        let witnesses =
+            claims.iter().filter_map(|claim| sluice_analysis::judge_claim(&snapshot, claim).witness);
+        for flow in witnesses.map(|witness| witness.flow) {
+            let entry = (flow.protocol(), flow.destination_port());
+            if !play.catalogue.contains(&entry) {
+                play.catalogue.push(entry);
+            }
+        }
+        Ok(play)
+    }
+
+    /// Namespaces and accounts that are named and not there.
+    fn complete(&mut self, namespaces: BTreeSet<String>, accounts: BTreeSet<(String, String)>) {
+        let named = |kind: &str, name: &str, namespace: Option<&str>, ground: &[Value]| {
+            ground.iter().any(|o| {
+                o["kind"] == kind
+                    && o["metadata"]["name"] == name
+                    && namespace.is_none_or(|n| o["metadata"]["namespace"] == n)
+            })
+        };
+        for (namespace, name) in accounts {
+            if name != "default" && !named("ServiceAccount", &name, Some(&namespace), &self.ground) {
+                self.ground.push(json!({
+                    "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": namespace, "name": name},
+                }));
+            }
+        }
+        for name in namespaces {
+            if !named("Namespace", &name, None, &self.ground) {
+                self.ground
+                    .push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+            }
+        }
+        self.ground.sort_by_key(|object| object["kind"] != "Namespace");
+    }
+
+    /// What pods serve and claims list is asked about too.
+    fn add_ports(&mut self, claims: &[Claim]) {
+        let served = self.pods.iter().flat_map(|pod| {
+            let ports = pod["spec"]["containers"][0]["ports"].as_array().cloned().unwrap_or_default();
+            ports.into_iter().filter_map(|port| {
+                let number = u16::try_from(port["containerPort"].as_u64()?).ok()?;
+                Some((port["protocol"].as_str().unwrap_or("TCP").parse().ok()?, Some(number)))
+            })
+        });
+        let mut all: BTreeSet<(Protocol, Option<u16>)> = served.collect();
+        for port in claims.iter().flat_map(|claim| &claim.ports) {
+            if let sluice_model::PortMatch::Range(range) = &port.port {
+                all.insert((port.protocol, Some(range.first())));
+            }
+        }
+        self.catalogue.extend(all.into_iter().filter(|entry| !USUAL.contains(entry)));
+    }
+}
+
+/// An object without what only its own cluster knows.
+fn plain(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Value::Object(fields) = &mut value {
+        fields.shift_remove("status");
+    }
+    if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+        let own = [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "generation",
+            "managedFields",
+            "ownerReferences",
+            "selfLink",
+        ];
+        for name in own {
+            metadata.shift_remove(name);
+        }
+    }
+    value
+}
+
+/// A pod that answers on the ports that a pod or a template declares.
+fn stand_in(pod: &Pod, object: &LoadedObject) -> Value {
+    let template = ["/spec/jobTemplate/spec/template/spec", "/spec/template/spec", "/spec"];
+    let spec = template.iter().find_map(|path| object.value.pointer(path));
+    let containers = spec.and_then(|s| s["containers"].as_array()).cloned().unwrap_or_default();
+    let ports: Vec<Value> =
+        containers.iter().filter_map(|c| c["ports"].as_array()).flatten().cloned().collect();
+    let of = |protocol: &str| -> Vec<String> {
+        let is = |p: &&Value| p["protocol"].as_str().unwrap_or("TCP") == protocol;
+        ports.iter().filter(is).filter_map(|p| p["containerPort"].as_u64()).map(|n| n.to_string()).collect()
+    };
+    let (tcp, udp) = (of("TCP"), of("UDP"));
+    let mut arguments = Vec::new();
+    for (flag, ports) in [("--http", tcp), ("--udp", udp)] {
+        if !ports.is_empty() {
+            arguments.extend([flag.to_owned(), ports.join(",")]);
+        }
+    }
+    let image = if arguments.is_empty() { "sluice.dev/pause" } else { "sluice.dev/serve" };
+    let labels: BTreeMap<&str, &str> = pod.labels.iter().collect();
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|port| {
+            let mut port = port.clone();
+            if let Value::Object(fields) = &mut port {
+                fields.retain(|name, _| matches!(name.as_str(), "name" | "containerPort" | "protocol"));
+            }
+            port
+        })
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": &*pod.key.namespace, "name": pod.key.name.replace('/', "-"), "labels": labels},
+        "spec": {
+            "serviceAccountName": &*pod.service_account,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "main", "image": image, "args": arguments, "ports": ports}],
+        },
+    })
+}
+
+fn print_reports(output: DiffOutput, reports: &[ClaimReport]) -> anyhow::Result<()> {
+    let style = Style::of_stdout();
+    let word = |state: Option<ClaimState>| state.map_or("not asked", ClaimState::word);
+    match output {
+        DiffOutput::Json => {
+            let object =
+                json!({"apiVersion": sluice_report::API_VERSION, "kind": "ProofReport", "claims": reports});
+            println!("{}", serde_json::to_string_pretty(&object)?);
+        }
+        DiffOutput::Md => {
+            println!(
+                "| claim | says | declared | programmed | observed | packets |\n|---|---|---|---|---|---|"
+            );
+            for r in reports {
+                let t = &r.truths;
+                let cells =
+                    [&r.id, &r.text, word(t.declared), word(t.programmed), word(t.observed)].map(markdown);
+                println!("| {} | {} |", cells.join(" | "), r.probes.len());
+            }
+        }
+        DiffOutput::Table => {
+            for r in reports {
+                let t = &r.truths;
+                let colour = if r.contradictions.is_empty() { Colour::Blue } else { Colour::Vermilion };
+                let state = style.paint(colour, &format!("{:16}", word(t.declared)));
+                println!("{state} {}: {}", r.id, r.text);
+                println!(
+                    "{:16} programmed: {}; observed: {} by {} packets",
+                    "",
+                    word(t.programmed),
+                    word(t.observed),
+                    r.probes.len()
+                );
+                println!("{:16} {}", "", r.result.reason);
+                for line in &r.contradictions {
+                    println!("{}", style.paint(Colour::Vermilion, &format!("!                {line}")));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads what the command names, before anything is started.
+pub(crate) fn prepare(command: &Prove) -> anyhow::Result<(Input, Vec<Claim>)> {
+    if command.source.files.is_empty() {
+        bail!("name the manifests with -f: packets are sent in a lab that is made of them");
+    }
+    let input = input::read(&command.source)?;
+    let claims = match &command.claims {
+        Some(path) => ask::claims(path, &command.source.namespace)?,
+        None => ask::claims_of(&input.objects)?,
+    };
+    if claims.is_empty() {
+        bail!("there is no ConnectivityClaim to prove; name a file with claims");
+    }
+    Ok((input, claims))
+}

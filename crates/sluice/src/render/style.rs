@@ -1,0 +1,55 @@
+//! Colour, where somebody looks at it. A verdict is always a word too.
+
+use std::io::IsTerminal;
+
+use sluice_report::Verdict;
+
+/// Whether to colour what goes to standard output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    coloured: bool,
+}
+
+/// The colours, as spec'd for verdicts: never red against green alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Colour {
+    Blue,
+    Vermilion,
+    Grey,
+    Bold,
+}
+
+impl Style {
+    /// By `NO_COLOR` (any value but the empty one switches off), `CLICOLOR_FORCE`, `TERM` and the terminal.
+    pub(crate) fn of_stdout() -> Self {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| !v.is_empty() && v != "0");
+        let shown = std::io::stdout().is_terminal() && !dumb;
+        Style { coloured: !set("NO_COLOR") && (forced || shown) }
+    }
+
+    /// The text in a colour.
+    pub(crate) fn paint(self, colour: Colour, text: &str) -> String {
+        if !self.coloured {
+            return text.to_owned();
+        }
+        let code = match colour {
+            Colour::Blue => "38;5;33",
+            Colour::Vermilion => "38;5;202",
+            Colour::Grey => "38;5;245",
+            Colour::Bold => "1",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// `+ Allowed`, `x Denied`, `? Undecided`.
+    pub(crate) fn verdict(self, verdict: Verdict) -> String {
+        let (mark, colour) = match verdict {
+            Verdict::Allow => ('+', Colour::Blue),
+            Verdict::Deny => ('x', Colour::Vermilion),
+            Verdict::Undecided => ('?', Colour::Grey),
+        };
+        self.paint(colour, &format!("{mark} {verdict}"))
+    }
+}

@@ -1,0 +1,151 @@
+//! `sluice status`: what each node has in the kernel, and what it has not.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::{Client, ResourceExt};
+use serde::Serialize;
+use sluice_report::NodePolicyState;
+
+use crate::args::{AnswerOutput, Status};
+use crate::exit::Exit;
+use crate::render::style::{Colour, Style};
+
+/// One node.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeStatus {
+    node: String,
+    /// `InSync`, `NotInSync` or `Silent`.
+    state: State,
+    /// What its agent reports; absent if it is silent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<NodePolicyState>,
+}
+
+/// How a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+enum State {
+    /// Everything is programmed.
+    InSync,
+    /// Something is not.
+    NotInSync,
+    /// No agent reports.
+    Silent,
+}
+
+/// Runs the command.
+pub(crate) async fn run(command: Status) -> anyhow::Result<Exit> {
+    let client = sluice_cluster::client_from_kubeconfig(command.kubeconfig.as_deref()).await?;
+    let nodes = nodes(&client).await?;
+    if command.output == AnswerOutput::Json {
+        let object = serde_json::json!({
+            "apiVersion": sluice_report::API_VERSION, "kind": "DataplaneStatus", "nodes": nodes,
+        });
+        println!("{}", serde_json::to_string_pretty(&object)?);
+    } else {
+        print_nodes(&nodes);
+    }
+    Ok(exit(&nodes))
+}
+
+/// 1 before 3 before 0.
+fn exit(nodes: &[NodeStatus]) -> Exit {
+    let any = |state| nodes.iter().any(|node| node.state == state);
+    match (any(State::NotInSync), any(State::Silent)) {
+        (true, _) => Exit::No,
+        (false, true) => Exit::Undecided,
+        (false, false) => Exit::Yes,
+    }
+}
+
+async fn nodes(client: &Client) -> anyhow::Result<Vec<NodeStatus>> {
+    let known = list(client, "", "v1", "Node", "nodes").await.context("cannot list the nodes")?;
+    // a cluster that has never had an agent does not serve the kind
+    let reports = match list(client, "sluice.dev", "v1alpha1", "NodePolicyState", "nodepolicystates").await {
+        Ok(reports) => reports,
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+        Err(error) => return Err(error).context("cannot list what the agents report"),
+    };
+    let mut by_node: BTreeMap<String, Option<NodePolicyState>> =
+        known.iter().map(|node| (node.name_any(), None)).collect();
+    for object in reports {
+        let status = object.data.get("status").cloned().unwrap_or_default();
+        let report = if status.is_null() {
+            None
+        } else {
+            let name = object.name_any();
+            Some(serde_json::from_value(status).with_context(|| format!("the report of {name}"))?)
+        };
+        by_node.insert(object.name_any(), report);
+    }
+    Ok(by_node
+        .into_iter()
+        .map(|(node, report)| NodeStatus { node, state: state(report.as_ref()), report })
+        .collect())
+}
+
+fn state(report: Option<&NodePolicyState>) -> State {
+    match report {
+        None => State::Silent,
+        Some(report) if report.not_programmed.is_empty() => State::InSync,
+        Some(_) => State::NotInSync,
+    }
+}
+
+async fn list(
+    client: &Client,
+    group: &str,
+    version: &str,
+    kind: &str,
+    plural: &str,
+) -> Result<Vec<DynamicObject>, kube::Error> {
+    let resource = sluice_cluster::api_resource(group, version, kind, plural);
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    Ok(api.list(&ListParams::default()).await?.items)
+}
+
+fn print_nodes(nodes: &[NodeStatus]) {
+    let style = Style::of_stdout();
+    let width = nodes.iter().map(|n| n.node.chars().count()).max().unwrap_or(0).max(4);
+    println!("{:width$}  {:13}  GENERATION  ENDPOINTS  POLICIES  REPAIRS", "NODE", "STATE");
+    for node in nodes {
+        let (word, colour) = match node.state {
+            State::InSync => ("+ in sync", Colour::Blue),
+            State::NotInSync => ("x not in sync", Colour::Vermilion),
+            State::Silent => ("? silent", Colour::Grey),
+        };
+        let word = style.paint(colour, &format!("{word:13}"));
+        match &node.report {
+            None => println!("{:width$}  {word}  -           -          -         -", node.node),
+            Some(r) => println!(
+                "{:width$}  {word}  {:<10}  {:<9}  {:<8}  {}",
+                node.node,
+                r.generation,
+                r.endpoints.len(),
+                r.policies,
+                r.repairs
+            ),
+        }
+    }
+    for (node, report) in nodes.iter().filter_map(|n| Some((&n.node, n.report.as_ref()?))) {
+        for missing in &report.not_programmed {
+            println!("{node}: {:?}: {}", missing.state, missing.finding);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_programmed_goes_before_silence() {
+        let node = |state| NodeStatus { node: "n".into(), state, report: None };
+        assert_eq!(exit(&[]), Exit::Yes);
+        assert_eq!(exit(&[node(State::InSync), node(State::Silent)]), Exit::Undecided);
+        assert_eq!(exit(&[node(State::Silent), node(State::NotInSync)]), Exit::No);
+        assert_eq!((state(None), state(Some(&NodePolicyState::default()))), (State::Silent, State::InSync));
+    }
+}
