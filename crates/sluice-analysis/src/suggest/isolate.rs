@@ -326,10 +326,13 @@ fn peer_of(world: &World, guest: &Guest) -> Option<Peer> {
     })
 }
 
-/// The objects with no policy but one.
+/// The objects without the policies that could select pods of the namespace, but for one. Those of other namespaces stay: they
+/// judge the other ends, and what is alike on both sides costs nothing to compare.
 fn only(world: &World, key: &ObjectKey) -> World {
     let mut alone = world.clone();
-    alone.policies.retain(|own, _| own == key);
+    alone
+        .policies
+        .retain(|own, _| own == key || !(own.namespace.is_empty() || own.namespace == key.namespace));
     alone.isolations.clear();
     alone
 }
