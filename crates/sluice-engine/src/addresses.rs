@@ -37,7 +37,7 @@ impl Core {
     ) -> Vec<ChangedClass> {
         let (v4, v6) = self.places.touched();
         let due = self.due_hosts(hosts, &v4, &v6, progress, plan);
-        let moved = self.classify_hosts(due, progress);
+        let mut moved = self.classify_hosts(due, progress);
         let mut regions = Vec::new();
         for (first, last) in expanded(v4, plan, to_v4) {
             let stretches = self.places.stretches_v4(first, last);
@@ -69,11 +69,25 @@ impl Core {
                 }
             }
         }
+        if plan.hosts.is_empty() {
+            // at once, as on a cold start: the addresses are in order
+            plan.hosts =
+                moved.into_iter().map(|(address, class)| (address, self.classes.id(class))).collect();
+            delta.hosts.upserts.clone_from(&plan.hosts);
+            moved = Vec::new();
+        }
         for (address, class) in moved {
             let id = self.classes.id(class);
             if plan.hosts.insert(address, id) != Some(id) {
                 delta.hosts.upserts.insert(address, id);
             }
+        }
+        if plan.ranges.is_empty() {
+            let spans = regions.into_iter().flat_map(|region| region.spans);
+            let span = |(first, last, class)| (first, Span { last, class: self.classes.id(class) });
+            plan.ranges = spans.map(span).collect();
+            delta.ranges.upserts.clone_from(&plan.ranges);
+            return changed;
         }
         regions.into_iter().for_each(|region| self.write_region(region, plan, delta));
         changed

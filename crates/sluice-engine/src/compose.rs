@@ -15,25 +15,29 @@ use crate::transports::{Rect, Region, Transports};
 
 /// A rule that matches both ends of the connections in question; what is left is the transport.
 #[derive(Debug)]
-pub(crate) struct Step {
+pub(crate) struct Step<'a> {
     pub(crate) action: Action,
     pub(crate) transports: Arc<Transports>,
-    pub(crate) reference: RuleRef,
+    pub(crate) reference: &'a RuleRef,
 }
 
 /// A tier that takes part.
 #[derive(Debug)]
-pub(crate) struct Stage {
-    pub(crate) tier: Arc<str>,
+pub(crate) struct Stage<'a> {
+    pub(crate) tier: &'a Arc<str>,
     pub(crate) default_action: TierDefault,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<Step<'a>>,
 }
 
 /// What tiers say about transports of one family, and `profile` where none decides (semantics 3.7).
-pub(crate) fn compose(stages: &[Stage], profile: &Outcome, family: Family) -> PortFunction {
+pub(crate) fn compose(stages: &[Stage<'_>], profile: &Outcome, family: Family) -> PortFunction {
+    if let Some(otherwise) = whole(stages, profile) {
+        return PortFunction { rows: Vec::new(), otherwise };
+    }
     let walk = |protocol| {
         let mut decided = Decided::new(protocol);
-        descend(stages, protocol, Region::whole(protocol), false, profile, &mut decided);
+        let whole = [Rect::whole(protocol)];
+        descend(stages, (protocol, &whole), Region::whole(protocol), false, profile, &mut decided);
         decided.finish(profile)
     };
     let otherwise = walk(None).1;
@@ -64,6 +68,27 @@ pub(crate) fn compose(stages: &[Stage], profile: &Outcome, family: Family) -> Po
         }
     }
     PortFunction { rows, otherwise }
+}
+
+/// The outcome for every transport, where the first rule of each tier leaves no doubt.
+fn whole(stages: &[Stage<'_>], profile: &Outcome) -> Option<Outcome> {
+    for stage in stages {
+        let (action, cause) = match stage.steps.first() {
+            Some(step) if step.transports.is_all() => (step.action, Cause::Rule(step.reference.clone())),
+            Some(_) => return None,
+            None => match stage.default_action {
+                TierDefault::Deny => (Action::Deny, Cause::TierDefault(stage.tier.clone())),
+                TierDefault::Pass => continue,
+            },
+        };
+        match action {
+            Action::Allow => return Some(Outcome { verdict: Verdict::Allow, cause }),
+            Action::Deny => return Some(Outcome { verdict: Verdict::Deny, cause }),
+            Action::Pass => {}
+            Action::Log => return None,
+        }
+    }
+    Some(profile.clone())
 }
 
 /// Rows of one protocol as they are found, and what they leave open.
@@ -111,13 +136,14 @@ impl Decided {
 /// Judges `region` from the first of `stages` on. With `exact`, rows must not reach outside the region, because other
 /// parts of the space are not decided yet; without, earlier rows mask what is not in it.
 fn descend(
-    stages: &[Stage],
-    protocol: Option<Protocol>,
+    stages: &[Stage<'_>],
+    of: (Option<Protocol>, &[Rect; 1]),
     mut region: Region,
     exact: bool,
     profile: &Outcome,
     decided: &mut Decided,
 ) {
+    let (protocol, whole) = of;
     let Some((stage, later)) = stages.split_first() else {
         region.rects().iter().for_each(|rect| decided.push(rect, profile));
         return;
@@ -129,25 +155,25 @@ fn descend(
             Action::Pass => None,
             Action::Log => continue,
         };
-        for rect in step.transports.rects(protocol) {
-            let hit = region.intersect(&rect);
+        for rect in step.transports.rects_of(protocol, whole) {
+            let hit = region.intersect(rect);
             if hit.is_empty() {
                 continue;
             }
-            region.subtract(&rect);
+            region.subtract(rect);
             match verdict {
                 Some(verdict) => {
                     let outcome = Outcome { verdict, cause: Cause::Rule(step.reference.clone()) };
                     if exact {
                         hit.rects().iter().for_each(|rect| decided.push(rect, &outcome));
                     } else {
-                        decided.push(&rect, &outcome);
+                        decided.push(rect, &outcome);
                     }
                 }
                 None => {
                     // What this tier still has to decide must not be caught by rows of the next.
                     let exact = exact || !region.is_empty();
-                    descend(later, protocol, hit, exact, profile, decided);
+                    descend(later, of, hit, exact, profile, decided);
                 }
             }
             if region.is_empty() {
@@ -156,7 +182,7 @@ fn descend(
         }
     }
     match stage.default_action {
-        TierDefault::Pass => descend(later, protocol, region, exact, profile, decided),
+        TierDefault::Pass => descend(later, of, region, exact, profile, decided),
         TierDefault::Deny => {
             let outcome = Outcome { verdict: Verdict::Deny, cause: Cause::TierDefault(stage.tier.clone()) };
             region.rects().iter().for_each(|rect| decided.push(rect, &outcome));

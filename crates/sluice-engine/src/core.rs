@@ -42,7 +42,7 @@ pub(crate) struct Dirty {
     /// What the ProjectIsolation stands for may be different.
     pub(crate) projects: bool,
     pub(crate) nodes: BTreeSet<Arc<str>>,
-    pub(crate) policies: BTreeSet<ObjectKey>,
+    pub(crate) policies: Vec<ObjectKey>,
     /// Local pods that may have become, have ceased to be, or are other endpoints.
     pub(crate) pods: Vec<PodId>,
     /// Addresses whose owners may be others.
@@ -75,12 +75,16 @@ pub(crate) struct Core {
     pub(crate) catalog: Catalog,
     /// The string `k8s`.
     pub(crate) orchestrator: Sym,
+    /// The string of [`crate::legs::POD_PROFILE`].
+    profile: Arc<str>,
     pub(crate) namespaces: Namespaces,
     pub(crate) pods: Pods,
     pub(crate) shapes: Shapes,
     pub(crate) holders: Holders,
     pub(crate) stale_holders: Vec<HolderId>,
     pub(crate) locals: FxHashMap<PodId, LocalPod>,
+    /// The shapes of endpoints of which the subjects have been asked.
+    pub(crate) local_shapes: BTreeSet<ShapeId>,
     /// Subjects of policies that are gone, to be given up at the end of the flush.
     pub(crate) spent_queries: Vec<QueryId>,
     pub(crate) nodes: NodeAddresses,
@@ -113,12 +117,14 @@ impl Core {
             namespaces_are_complete: false,
             catalog,
             orchestrator,
+            profile: crate::legs::POD_PROFILE.into(),
             namespaces,
             pods: Pods::default(),
             shapes: Shapes::default(),
             holders: Holders::default(),
             stale_holders: Vec::new(),
             locals: FxHashMap::default(),
+            local_shapes: BTreeSet::new(),
             spent_queries: Vec::new(),
             nodes: NodeAddresses::default(),
             node_objects: FxHashMap::default(),
@@ -171,6 +177,7 @@ impl Core {
             classes: &self.classes,
             policies: &self.policies,
             roles: &self.roles,
+            profile: &self.profile,
         };
         self.legs.update(&refreshed, &changed, &materials, &mut self.functions, plan, delta);
         self.functions.publish(plan, &mut delta.functions);

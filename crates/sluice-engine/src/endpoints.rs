@@ -58,11 +58,19 @@ impl Core {
                 self.locals.remove(id);
             }
         }
+        let cold = plan.endpoints.is_empty() && gone.is_empty();
+        let mut all: Vec<(PodKey, Endpoint)> = Vec::new();
         for id in due {
             let Some(local) = self.locals.get(&id) else { continue };
             let Some(shape) = local.counted else { continue };
             let key = local.key.clone();
             let (endpoint, legs) = self.endpoint(id, shape);
+            if cold {
+                let local = self.locals.get_mut(&id).expect("it was there a moment ago");
+                local.legs = legs;
+                all.push((key, endpoint));
+                continue;
+            }
             let local = self.locals.get_mut(&id).expect("it was there a moment ago");
             let old = std::mem::replace(&mut local.legs, legs);
             old.into_iter().flatten().for_each(|leg| self.legs.release(leg));
@@ -81,6 +89,10 @@ impl Core {
             if was.as_ref() != Some(&endpoint) {
                 delta.endpoints.upserts.insert(key, endpoint);
             }
+        }
+        if cold {
+            plan.endpoints = all.into_iter().collect();
+            delta.endpoints.upserts.clone_from(&plan.endpoints);
         }
         delta.endpoints.removals.extend(gone.into_keys());
     }

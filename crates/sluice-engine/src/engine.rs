@@ -1,5 +1,6 @@
 //! The engine: objects in, plan deltas out.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -71,6 +72,16 @@ impl Engine {
             ObjectDelta::Delete(key) if key.kind == Kind::Pod => {
                 self.stale |= self.core.delete_pod(&PodKey { namespace: key.namespace, name: key.name });
             }
+            ObjectDelta::Upsert(Object::Policy(policy)) => {
+                let key = policy.key.clone();
+                match self.world.policies.entry(key.clone()) {
+                    Entry::Occupied(known) if *known.get() == policy => return,
+                    Entry::Occupied(mut known) => drop(known.insert(policy)),
+                    Entry::Vacant(place) => drop(place.insert(policy)),
+                }
+                self.core.dirty.policies.push(key);
+                self.stale = true;
+            }
             delta => {
                 if !changes_nothing(&self.world, &delta) {
                     self.note(&delta);
@@ -116,7 +127,7 @@ impl Engine {
             | Kind::BaselineAdminNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::StagedNetworkPolicy
-            | Kind::StagedKubernetesNetworkPolicy => drop(dirty.policies.insert(key)),
+            | Kind::StagedKubernetesNetworkPolicy => dirty.policies.push(key),
         }
     }
 

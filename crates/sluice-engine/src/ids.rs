@@ -63,6 +63,20 @@ ids! {
     LegIx,
 }
 
+/// What a hash table keeps of a hash, so that growing it looks at no thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark(u32);
+
+impl Mark {
+    pub(crate) fn of(hash: u64) -> Self {
+        Mark((hash >> 32) as u32 ^ hash as u32)
+    }
+
+    pub(crate) fn hash(self) -> u64 {
+        u64::from(self.0) << 32 | u64::from(self.0)
+    }
+}
+
 /// A table of things by number. The number of a thing that was removed is free only after [`Slab::settle`], so that no
 /// number means two things in the course of one flush.
 #[derive(Debug)]

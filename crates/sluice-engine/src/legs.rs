@@ -1,7 +1,8 @@
 //! Legs: what a role does with each class, for subjects of whose own address the same is known.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
-use sluice_addr::Family;
 use sluice_plan::{Cause, Changes, FunctionId, Ground, Leg, LegId, Outcome, Plan, PlanDelta, Verdict};
 
 use crate::classes::{ChangedClass, Classes};
@@ -12,7 +13,9 @@ use crate::functions::Functions;
 use crate::ids::{ClassIx, LegIx, RoleId, Slab};
 use crate::lower::LoweredRule;
 use crate::policies::Policies;
+use crate::program::Program;
 use crate::roles::{Role, Roles};
+use crate::transports::Transports;
 
 /// The name under which [`Cause::Profile`] speaks of pods' profiles. The namespace is left out, so that pods of all
 /// namespaces share functions.
@@ -35,9 +38,30 @@ pub(crate) struct LegUse {
     profile: Verdict,
     /// How many endpoint addresses have it.
     users: u32,
-    /// Functions by what the leg's rules see of a peer. Entries whose function is gone are made anew.
-    memo: FxHashMap<(usize, Box<[Fact]>), FunctionId>,
+    /// For legs of very many rules.
+    large: Option<Box<Large>>,
 }
+
+/// What is kept of a leg of very many rules.
+#[derive(Debug, Default)]
+struct Large {
+    /// By [`Ground::index`], once they are asked for.
+    programs: [Option<Program>; 4],
+    /// Functions by ground and by what the rules see of a peer. Entries whose function is gone are made anew.
+    memo: FxHashMap<(usize, Seen), FunctionId>,
+}
+
+/// What decides which function a peer has.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Seen {
+    /// The rules that match it.
+    Rules(Box<[u32]>),
+    /// What it answers.
+    Facts(Box<[Fact]>),
+}
+
+/// From so many rules on it pays to prepare them.
+const LARGE: usize = 16;
 
 /// All legs.
 #[derive(Debug, Default)]
@@ -56,6 +80,8 @@ pub(crate) struct Materials<'a> {
     pub(crate) classes: &'a Classes,
     pub(crate) policies: &'a Policies,
     pub(crate) roles: &'a Roles,
+    /// [`POD_PROFILE`].
+    pub(crate) profile: &'a Arc<str>,
 }
 
 impl Legs {
@@ -75,8 +101,7 @@ impl Legs {
         }
         let id = LegId(self.next);
         self.next = self.next.checked_add(1).expect("fewer than 2^32 ids in the life of a process");
-        let memo = FxHashMap::default();
-        let ix = self.slab.insert(LegUse { id, role, own, profile, users: 1, memo });
+        let ix = self.slab.insert(LegUse { id, role, own, profile, users: 1, large: None });
         legs.push(ix);
         self.fresh.push(ix);
         ix
@@ -166,7 +191,7 @@ impl Legs {
         delta: &mut PlanDelta,
     ) {
         let role = materials.roles.of(self.slab[ix].role);
-        self.slab[ix].memo.clear();
+        self.slab[ix].large = (role.rules > LARGE).then(Box::default);
         let base = Ground::ALL.map(|ground| {
             let nothing = Answers {
                 criteria: materials.criteria,
@@ -258,16 +283,10 @@ impl Legs {
         materials: &Materials<'_>,
         functions: &mut Functions,
     ) -> FunctionId {
-        let leg = &self.slab[ix];
-        let role = materials.roles.of(leg.role);
-        let seen = (!peer.contested).then(|| (peer.ground, restricted(peer.facts, &role.asked)));
-        if let Some(seen) = &seen
-            && let Some(function) = leg.memo.get(seen).filter(|function| functions.is_known(**function))
-        {
-            return *function;
-        }
+        let LegUse { role, own, profile, large, .. } = &mut self.slab[ix];
+        let role = materials.roles.of(*role);
         let family = Ground::ALL[peer.ground].family;
-        let own = &leg.own[family as usize];
+        let own = &own[family as usize];
         let own = Answers {
             criteria: materials.criteria,
             ground: Ground { family, pod: true }.index(),
@@ -275,45 +294,55 @@ impl Legs {
             facts: &own.facts,
             deny: &own.deny,
         };
-        let profile = Outcome { verdict: leg.profile, cause: Cause::Profile(POD_PROFILE.into()) };
-        let stages = stages(role, family, peer, &own, materials);
-        let function = functions.id(compose(&stages, &profile, family));
-        if let Some(seen) = seen {
-            self.slab[ix].memo.insert(seen, function);
+        let profile = Outcome { verdict: *profile, cause: Cause::Profile(materials.profile.clone()) };
+        let transports = |rule: &LoweredRule| rule.transports(peer, &own, materials.ports);
+        let mut stages: Vec<Stage<'_>> = role
+            .stages
+            .iter()
+            .map(|stage| Stage { tier: &stage.tier, default_action: stage.default_action, steps: Vec::new() })
+            .collect();
+        let Some(large) = large.as_mut().filter(|_| !peer.contested) else {
+            for (n, stage) in role.stages.iter().enumerate() {
+                let lowered =
+                    stage.policies.iter().filter_map(|p| materials.policies.slab[*p].lowered.as_ref());
+                for rule in lowered.flat_map(|policy| policy.rules(role.direction)) {
+                    if rule.of_family(family)
+                        && rule.own.holds(&own, rule.action)
+                        && rule.peer.holds(peer, rule.action)
+                    {
+                        push_step(&mut stages[n], rule, transports(rule));
+                    }
+                }
+            }
+            return functions.id(compose(&stages, &profile, family));
+        };
+        let program = large.programs[peer.ground].get_or_insert_with(|| {
+            let nothing = Answers { facts: &[], deny: &[], ..*peer };
+            Program::new(role, &nothing, &own, materials)
+        });
+        let matching = program.matching(peer, role, materials);
+        let seen = match program.dependent {
+            true => Seen::Facts(restricted(peer.facts, &role.asked)),
+            false => Seen::Rules(matching.as_slice().into()),
+        };
+        let seen = (peer.ground, seen);
+        if let Some(function) = large.memo.get(&seen).filter(|function| functions.is_known(**function)) {
+            return *function;
         }
+        for number in matching {
+            let rule = program.rule(number, role, materials);
+            push_step(&mut stages[program.place(number).stage as usize], rule, transports(rule));
+        }
+        let function = functions.id(compose(&stages, &profile, family));
+        large.memo.insert(seen, function);
         function
     }
 }
 
-/// The rules that match both ends, tier by tier.
-fn stages(
-    role: &Role,
-    family: Family,
-    peer: &Answers<'_>,
-    own: &Answers<'_>,
-    materials: &Materials<'_>,
-) -> Vec<Stage> {
-    let matches = |rule: &&LoweredRule| {
-        rule.of_family(family) && rule.own.holds(own, rule.action) && rule.peer.holds(peer, rule.action)
-    };
-    let step = |rule: &LoweredRule| Step {
-        action: rule.action,
-        transports: rule.transports(peer, own, materials.ports),
-        reference: rule.reference.clone(),
-    };
-    role.stages
-        .iter()
-        .map(|stage| {
-            let lowered =
-                stage.policies.iter().filter_map(|ix| materials.policies.slab[*ix].lowered.as_ref());
-            let rules = lowered.flat_map(|policy| policy.rules(role.direction));
-            Stage {
-                tier: stage.tier.clone(),
-                default_action: stage.default_action,
-                steps: rules.filter(matches).map(step).filter(|step| !step.transports.is_empty()).collect(),
-            }
-        })
-        .collect()
+fn push_step<'a>(stage: &mut Stage<'a>, rule: &'a LoweredRule, transports: Arc<Transports>) {
+    if !transports.is_empty() {
+        stage.steps.push(Step { action: rule.action, transports, reference: &rule.reference });
+    }
 }
 
 /// The facts that are asked for. Both lists are sorted.

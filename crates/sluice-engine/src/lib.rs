@@ -42,6 +42,7 @@ mod objects;
 mod places;
 mod pods;
 mod policies;
+mod program;
 mod queries;
 mod roles;
 mod shapes;

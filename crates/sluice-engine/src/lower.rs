@@ -91,6 +91,19 @@ impl Condition {
             && !self.none.iter().any(holds)
     }
 
+    /// The criteria that decide whether it holds.
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = CriterionId> {
+        self.any.iter().flatten().chain(&self.all).chain(&self.none).copied()
+    }
+
+    /// Criteria of which an address must answer one, where those that are `constant` hold; `None` if it need not.
+    pub(crate) fn needs(&self, constant: impl Fn(&CriterionId) -> bool) -> Option<&[CriterionId]> {
+        match &self.any {
+            Some(any) if !any.iter().any(&constant) => Some(any),
+            _ => self.all.iter().position(|criterion| !constant(criterion)).map(|at| &self.all[at..=at]),
+        }
+    }
+
     pub(crate) fn uses(&self) -> impl Iterator<Item = CriterionId> {
         self.any.iter().flatten().chain(&self.all).chain(&self.none).chain(&self.ports).copied()
     }
@@ -176,6 +189,22 @@ impl LoweredRule {
             }
         }
         Arc::new(all)
+    }
+
+    /// The transports, if they depend on neither end.
+    pub(crate) fn fixed_transports(&self) -> Option<&Transports> {
+        self.dependent.is_empty().then_some(&*self.fixed)
+    }
+
+    /// Do the transports depend on what the peer answers?
+    pub(crate) fn depends_on_peer(&self) -> bool {
+        !self.peer.ports.is_empty()
+    }
+
+    /// The protocols that the rule names.
+    pub(crate) fn protocols(&self) -> impl Iterator<Item = Protocol> {
+        let dependent = self.dependent.iter().flat_map(|rule| rule.protocols.iter().copied());
+        self.fixed.by_protocol.keys().copied().chain(dependent)
     }
 
     /// Can no connection match, whatever the ends are?

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sluice_model::{BUILT_IN_TIERS, Direction, ObjectKey, Order, Policy, Subject, TierDefault, World};
+use sluice_model::{
+    BUILT_IN_TIERS, Direction, ObjectKey, Order, Policy, RuleRef, Subject, TierDefault, World,
+};
 
 use crate::catalog::Catalog;
 use crate::expr::{Expr, Key};
@@ -32,6 +34,12 @@ impl PolicyUse {
     /// Its place inside its tier.
     pub(crate) fn place(&self) -> (Order, &str) {
         (self.policy.order, &self.name)
+    }
+
+    /// A reference to the policy as a whole; `whole` is the path that says so.
+    pub(crate) fn reference(&self, whole: &Arc<str>) -> RuleRef {
+        let (object, position) = (self.policy.key.clone(), self.policy.position.clone());
+        RuleRef { object, path: whole.clone(), position }
     }
 
     pub(crate) fn speaks(&self, direction: Direction) -> bool {

@@ -31,6 +31,8 @@ pub(crate) struct Role {
     pub(crate) asked: Vec<CriterionId>,
     /// What rules ask of the subject's own address; sorted.
     pub(crate) own_asked: Vec<CriterionId>,
+    /// How many rules there are.
+    pub(crate) rules: usize,
     pub(crate) legs: Vec<LegIx>,
     /// Have its policies changed, so that its legs are out of date?
     pub(crate) stale: bool,
@@ -79,6 +81,7 @@ impl Roles {
             tiers: Arc::from([]),
             asked: Vec::new(),
             own_asked: Vec::new(),
+            rules: 0,
             legs: Vec::new(),
             stale: true,
         });
@@ -135,6 +138,7 @@ impl Roles {
         catalog: &mut Catalog,
     ) -> Vec<(RoleId, bool)> {
         let mut refreshed = Vec::new();
+        let whole: Arc<str> = "spec".into();
         for id in std::mem::take(&mut self.stale) {
             let Some(role) = self.slab.get(id).filter(|role| role.stale) else { continue };
             let stages = stages(role, policies, world, catalog);
@@ -151,9 +155,12 @@ impl Roles {
                 .map(|stage| TierStage {
                     tier: stage.tier.clone(),
                     default_action: stage.default_action,
-                    policies: stage.policies.iter().map(|p| policies.slab[*p].policy.reference()).collect(),
+                    policies: stage.policies.iter().map(|p| policies.slab[*p].reference(&whole)).collect(),
                 })
                 .collect();
+            let lowered = stages.iter().flat_map(|stage| &stage.policies);
+            let lowered = lowered.filter_map(|policy| policies.slab[*policy].lowered.as_ref());
+            role.rules = lowered.map(|lowered| lowered.rules(role.direction).len()).sum();
             let ask_anew = role.own_asked != own_asked;
             (role.stages, role.asked, role.own_asked, role.stale) = (stages, asked, own_asked, false);
             refreshed.push((id, ask_anew));

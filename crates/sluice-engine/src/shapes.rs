@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use sluice_addr::Protocol;
 
-use crate::ids::{FactsId, PodId, QueryId, RoleId, ShapeId, Slab, Sym};
+use crate::ids::{FactsId, Mark, PodId, QueryId, RoleId, ShapeId, Slab, Sym};
 use crate::labels::{LabelList, release_labels};
 use crate::symbols::Symbols;
 
@@ -83,7 +83,7 @@ impl Posting {
 #[derive(Debug, Default)]
 pub(crate) struct Shapes {
     slab: Slab<ShapeId, Shape>,
-    numbers: HashTable<ShapeId>,
+    numbers: HashTable<(Mark, ShapeId)>,
     by_namespace: FxHashMap<Sym, Posting>,
     /// For label keys that a selector in use has asked for.
     by_label: FxHashMap<(Sym, Sym), Posting>,
@@ -96,15 +96,16 @@ pub(crate) struct Shapes {
     pub(crate) asked: usize,
 }
 
-fn hash(key: &ShapeKey) -> u64 {
-    FxBuildHasher.hash_one(key)
+fn mark(key: &ShapeKey) -> Mark {
+    Mark::of(FxBuildHasher.hash_one(key))
 }
 
 impl Shapes {
     /// The shape with this key, for one more pod. What the key holds of `symbols` is given back if the shape exists.
     pub(crate) fn take(&mut self, key: ShapeKey, symbols: &mut Symbols) -> ShapeId {
-        let hash_of_key = hash(&key);
-        if let Some(&id) = self.numbers.find(hash_of_key, |id| self.slab[*id].key == key) {
+        let mark = mark(&key);
+        let same = |(other, id): &(Mark, ShapeId)| *other == mark && self.slab[*id].key == key;
+        if let Some(&(_, id)) = self.numbers.find(mark.hash(), same) {
             release_key(&key, symbols);
             self.slab[id].pods += 1;
             return id;
@@ -117,8 +118,7 @@ impl Shapes {
             stale: true,
             local: None,
         });
-        let slab = &self.slab;
-        self.numbers.insert_unique(hash_of_key, id, |id| hash(&slab[*id].key));
+        self.numbers.insert_unique(mark.hash(), (mark, id), |(mark, _)| mark.hash());
         let key = &self.slab[id].key;
         self.by_namespace.entry(key.namespace).or_default().add(id);
         for (label, value) in key.labels.iter().filter(|(label, _)| self.posted.contains(label)) {
@@ -144,7 +144,7 @@ impl Shapes {
         if shape.pods > 0 {
             return None;
         }
-        let entry = self.numbers.find_entry(hash(&shape.key), |other| *other == id);
+        let entry = self.numbers.find_entry(mark(&shape.key).hash(), |(_, other)| *other == id);
         drop(entry.map(|entry| entry.remove()));
         let shape = self.slab.remove(id).expect("it was there a moment ago");
         self.asked -= usize::from(!shape.stale);

@@ -1,7 +1,7 @@
 //! Subjects: which policies apply to which local endpoints. Policies that apply to none are not lowered, so that they
 //! split no class.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sluice_model::{Direction, ObjectDelta, ObjectKey, ProjectPolicies, World};
 
@@ -62,6 +62,7 @@ impl Core {
                     progress.queries.insert(query);
                 }
                 local.roles.into_iter().flatten().for_each(|role| self.roles.release(role));
+                self.local_shapes.remove(&shape);
             }
             self.give_back_shape(shape);
         }
@@ -73,7 +74,7 @@ impl Core {
         if dirty.projects || (depends && !world.isolations.is_empty()) {
             let now = ProjectPolicies::of(world);
             for change in now.changes_from(&self.projects) {
-                dirty.policies.insert(match change {
+                dirty.policies.push(match change {
                     ObjectDelta::Upsert(object) => object.key(),
                     ObjectDelta::Delete(key) => key,
                 });
@@ -83,16 +84,16 @@ impl Core {
     }
 
     /// Takes in policies that are new, other or gone.
-    pub(crate) fn update_policies(
-        &mut self,
-        dirty: &BTreeSet<ObjectKey>,
-        world: &World,
-        progress: &mut Progress,
-    ) {
+    pub(crate) fn update_policies(&mut self, dirty: &[ObjectKey], world: &World, progress: &mut Progress) {
         for key in dirty {
             let new = world.policies.get(key).or_else(|| self.projects.policies.get(key));
             let new = new.filter(|policy| is_enforced(policy));
             let old = self.policies.by_key.get(key).copied();
+            if let (Some(ix), Some(new)) = (old, new)
+                && Arc::ptr_eq(&self.policies.slab[ix].policy, new)
+            {
+                continue; // it was named twice
+            }
             let new = new.map(|policy| {
                 let subject = subject_query(policy, &mut self.catalog);
                 self.policies.slab.insert(PolicyUse::new(policy.clone(), subject))
@@ -115,7 +116,11 @@ impl Core {
         if self.catalog.queries.of(subject).policies.is_empty() {
             let query = self.catalog.queries.of(subject).query.clone();
             self.subject_index.insert(subject, &query);
-            for shape in self.candidates(&query) {
+            // Where few shapes are local there is nothing to look up.
+            let few = self.local_shapes.len() <= 64;
+            let candidates =
+                if few { self.local_shapes.iter().copied().collect() } else { self.candidates(&query) };
+            for shape in candidates {
                 let record = self.shapes.of(shape);
                 let asked = record.local.as_ref().is_some_and(|local| local.asked);
                 if asked && !record.stale && self.satisfies(shape, &query) {
@@ -197,6 +202,7 @@ impl Core {
             found.retain(|query| self.catalog.queries.of(*query).query.matches(namespace, &view, symbols));
             let local = self.shapes.of_mut(shape).local.as_mut().expect("it was there a moment ago");
             local.asked = true;
+            self.local_shapes.insert(shape);
             if local.subjects == found && local.roles.is_some() {
                 continue;
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
-use crate::ids::{Id, Sym};
+use crate::ids::{Id, Mark, Sym};
 
 #[derive(Debug)]
 struct Slot {
@@ -17,13 +17,13 @@ struct Slot {
 /// The strings in use.
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
-    numbers: HashTable<Sym>,
+    numbers: HashTable<(Mark, Sym)>,
     slots: Vec<Slot>,
     free: Vec<Sym>,
 }
 
-fn hash(text: &str) -> u64 {
-    FxBuildHasher.hash_one(text)
+fn mark(text: &str) -> Mark {
+    Mark::of(FxBuildHasher.hash_one(text))
 }
 
 impl Symbols {
@@ -38,8 +38,8 @@ impl Symbols {
     }
 
     fn take_with(&mut self, text: &str, keep: impl FnOnce() -> Arc<str>) -> Sym {
-        let hash_of_text = hash(text);
-        if let Some(&sym) = self.numbers.find(hash_of_text, |sym| *self.slots[sym.index()].text == *text) {
+        let mark = mark(text);
+        if let Some(sym) = self.found(mark, text) {
             self.slots[sym.index()].users += 1;
             return sym;
         }
@@ -54,14 +54,18 @@ impl Symbols {
                 Sym::from_index(self.slots.len() - 1)
             }
         };
-        let slots = &self.slots;
-        self.numbers.insert_unique(hash_of_text, sym, |sym| hash(&slots[sym.index()].text));
+        self.numbers.insert_unique(mark.hash(), (mark, sym), |(mark, _)| mark.hash());
         sym
+    }
+
+    fn found(&self, mark: Mark, text: &str) -> Option<Sym> {
+        let same = |(other, sym): &(Mark, Sym)| *other == mark && *self.slots[sym.index()].text == *text;
+        self.numbers.find(mark.hash(), same).map(|(_, sym)| *sym)
     }
 
     /// The number of a string that has users.
     pub(crate) fn find(&self, text: &str) -> Option<Sym> {
-        self.numbers.find(hash(text), |sym| *self.slots[sym.index()].text == *text).copied()
+        self.found(mark(text), text)
     }
 
     /// One more user.
@@ -75,7 +79,7 @@ impl Symbols {
         let slot = &mut self.slots[sym.index()];
         slot.users -= 1;
         if slot.users == 0 {
-            let entry = self.numbers.find_entry(hash(&slot.text), |other| *other == sym);
+            let entry = self.numbers.find_entry(mark(&slot.text).hash(), |(_, other)| *other == sym);
             drop(entry.map(|entry| entry.remove()));
             self.slots[sym.index()].text = Arc::default();
             self.free.push(sym);

@@ -59,6 +59,11 @@ impl Region {
         &self.0
     }
 
+    /// Do region and rectangle share a point?
+    pub(crate) fn meets(&self, rect: &Rect) -> bool {
+        self.0.iter().any(|own| own.first.intersects(&rect.first) && own.second.intersects(&rect.second))
+    }
+
     pub(crate) fn intersect(&self, rect: &Rect) -> Region {
         Region(self.0.iter().filter_map(|own| own.intersect(rect)).collect())
     }
@@ -104,13 +109,18 @@ impl Transports {
         Transports::rect(protocol, Rect { first: sources, second: destinations })
     }
 
-    /// The rectangles of a protocol; `None` stands for one that no rule names.
-    pub(crate) fn rects(&self, protocol: Option<Protocol>) -> Vec<Rect> {
+    /// The rectangles of a protocol; `None` stands for one that no rule names. `whole` is all that a packet of it can say.
+    pub(crate) fn rects_of<'a>(&'a self, protocol: Option<Protocol>, whole: &'a [Rect; 1]) -> &'a [Rect] {
         match protocol.and_then(|p| self.by_protocol.get(&p)) {
-            Some(rects) => rects.clone(),
-            None if self.others => vec![Rect::whole(protocol)],
-            None => Vec::new(),
+            Some(rects) => rects,
+            None if self.others => whole,
+            None => &[],
         }
+    }
+
+    /// Every packet?
+    pub(crate) fn is_all(&self) -> bool {
+        self.others && self.by_protocol.is_empty()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -121,11 +131,12 @@ impl Transports {
     pub(crate) fn join(&mut self, other: Transports) {
         let named: Vec<Protocol> = self.by_protocol.keys().chain(other.by_protocol.keys()).copied().collect();
         for protocol in named {
-            let mut rects = self.rects(Some(protocol));
-            for rect in other.rects(Some(protocol)) {
+            let whole = [Rect::whole(Some(protocol))];
+            let mut rects = self.rects_of(Some(protocol), &whole).to_vec();
+            for rect in other.rects_of(Some(protocol), &whole) {
                 match rects.iter_mut().find(|own| own.first == rect.first) {
                     Some(own) => own.second = own.second.union(&rect.second),
-                    None => rects.push(rect),
+                    None => rects.push(rect.clone()),
                 }
             }
             self.by_protocol.insert(protocol, rects);
