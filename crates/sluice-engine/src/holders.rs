@@ -22,6 +22,8 @@ pub(crate) struct Holder {
     labels: LabelList,
     ports: NamedPortList,
     addresses: AddrSet,
+    /// The addresses that its source has until the end of the flush, if they are others.
+    were: Option<AddrSet>,
     /// What the criteria in use say of it. Without facts its addresses are of no concern.
     pub(crate) facts: FactsId,
     source: Option<SourceId>,
@@ -125,6 +127,7 @@ impl Core {
             labels: take_labels(written.labels, symbols),
             ports: take_ports(written.ports, symbols),
             addresses: written.addresses,
+            were: None,
             facts: FactsId::default(),
             source: None,
             stale: true,
@@ -142,6 +145,9 @@ impl Core {
         }
         let old = std::mem::replace(old, new);
         old.release(symbols);
+        if old.source.is_some() && old.addresses != self.holders.slab[id].addresses {
+            self.holders.slab[id].were = Some(old.addresses);
+        }
         if !old.stale {
             self.holders.asked -= 1;
             self.stale_holders.push(id);
@@ -193,6 +199,7 @@ impl Core {
             self.holders.slab[id].stale = false;
             self.holders.asked += 1;
             self.set_holder_facts(id, new);
+            self.holders.slab[id].were = None;
         }
     }
 
@@ -213,7 +220,9 @@ impl Core {
             }
             Some(source) => {
                 let facts = self.lists.retain(facts);
-                self.lists.release(self.places.set_facts(source, facts, &holder.addresses));
+                let also = holder.were.as_ref();
+                let old = self.places.set_facts(source, facts, &holder.addresses, also);
+                self.lists.release(old);
             }
             None if facts == none => {}
             None => {

@@ -303,10 +303,17 @@ impl Places {
         self.sources.remove(source).expect("sources are removed once")
     }
 
-    /// Something else is known now of a source that holds `addresses`. Returns the old facts to be given back.
-    pub(crate) fn set_facts(&mut self, source: SourceId, facts: FactsId, addresses: &AddrSet) -> FactsId {
+    /// Something else is known now of a source that holds `addresses`, and until the next update `also`. Returns the old
+    /// facts to be given back.
+    pub(crate) fn set_facts(
+        &mut self,
+        source: SourceId,
+        facts: FactsId,
+        addresses: &AddrSet,
+        also: Option<&AddrSet>,
+    ) -> FactsId {
         let old = std::mem::replace(&mut self.sources[source], facts);
-        for range in addresses.iter() {
+        for range in addresses.iter().chain(also.iter().flat_map(|set| set.iter())) {
             match (range.first(), range.last()) {
                 (IpAddr::V4(a), IpAddr::V4(b)) => {
                     touch(&mut self.v4, &mut self.lists, a.to_bits(), b.to_bits());
