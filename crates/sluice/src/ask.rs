@@ -98,6 +98,9 @@ fn exit_of(verdict: Verdict) -> Exit {
 /// `sluice reach`.
 pub(crate) fn reach(command: &Reach) -> anyhow::Result<Exit> {
     let input = input::read(&command.source)?;
+    if let Some(end) = &command.exposure {
+        return exposure(&input, end, command);
+    }
     let reachability = reachability(&input, command)?;
     let world = &input.placed.world;
     let workload = |name: &str| -> Option<String> {
@@ -120,6 +123,23 @@ pub(crate) fn reach(command: &Reach) -> anyhow::Result<Exit> {
     };
     // whoever reads us may stop at any time
     let _ = written.and_then(|()| out.flush());
+    Ok(input.exit(Exit::Yes))
+}
+
+fn exposure(input: &Input, text: &str, command: &Reach) -> anyhow::Result<Exit> {
+    let end = resolve::end(&input.placed.world, text, &command.source.namespace)?;
+    if end.pods.is_empty() {
+        bail!("{text} is no pod and no workload");
+    }
+    let snapshot = Snapshot::new(input.placed.world.clone());
+    let exposure = sluice_analysis::exposure(&snapshot, text, &end.pods);
+    match command.output {
+        ReachOutput::Json => println!("{}", serde_json::to_string_pretty(&exposure)?),
+        ReachOutput::Table => print!("{}", exposure.text()),
+        ReachOutput::Csv | ReachOutput::Md | ReachOutput::Dot | ReachOutput::Svg => {
+            bail!("exposure is shown as table or json")
+        }
+    }
     Ok(input.exit(Exit::Yes))
 }
 

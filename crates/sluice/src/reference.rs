@@ -104,6 +104,9 @@ fn spelling(argument: &Arg) -> String {
 
 fn meaning(argument: &Arg) -> String {
     let mut text = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    if !text.is_empty() && !text.ends_with('.') {
+        text.push('.');
+    }
     let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     let values: Vec<String> =
         argument.get_possible_values().iter().map(|v| format!("`{}`", v.get_name())).collect();

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Eval(Eval),
     /// Who can reach whom, on what.
     #[command(
-        after_help = "Examples:\n  sluice reach -f manifests/\n  sluice reach --from isolated-ns/debian-pod-1 -o json -f manifests/"
+        after_help = "Examples:\n  sluice reach -f manifests/\n  sluice reach --from isolated-ns/debian-pod-1 -o json -f manifests/\n  sluice reach -o svg -f manifests/ > matrix.svg\n  sluice reach --exposure shop/deployment/cart -f manifests/"
     )]
     Reach(Reach),
     /// Judge stated claims. Exit code 0 all hold, 1 some fail, 3 undecided.

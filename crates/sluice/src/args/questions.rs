@@ -39,6 +39,9 @@ pub(crate) struct Reach {
     /// Only to this end.
     #[arg(long)]
     pub(crate) to: Option<String>,
+    /// What could reach this workload or pod, and what it could reach, from pods that do not exist yet too (table, json).
+    #[arg(long, value_name = "END", conflicts_with_all = ["from", "to"])]
+    pub(crate) exposure: Option<String>,
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: ReachOutput,
