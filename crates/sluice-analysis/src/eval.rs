@@ -1,13 +1,14 @@
 //! Many connections judged one after the other: a plan laid out flat.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::{Family, Flow, Protocol, Transport};
 use sluice_model::Circumstances;
 use sluice_plan::{ClassId, FunctionId, Ground, LegId, Outcome, Plan, PortFunction, Simulator, Verdict};
+
+use crate::fast::FastMap;
 
 /// What a plan says about a connection, by reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ struct Place {
 
 /// The addresses of one family.
 struct Places<A> {
-    known: HashMap<A, Place, BuildHasherDefault<Mixed>>,
+    known: FastMap<A, Place>,
     /// First addresses of ranges, in order, and their classes.
     firsts: Vec<A>,
     classes: Vec<ClassId>,
@@ -60,7 +61,7 @@ struct Places<A> {
 
 impl<A: Copy + Ord + std::hash::Hash> Places<A> {
     fn new() -> Self {
-        Places { known: HashMap::default(), firsts: Vec::new(), classes: Vec::new() }
+        Places { known: FastMap::default(), firsts: Vec::new(), classes: Vec::new() }
     }
 
     fn at(&self, address: A) -> Place {
@@ -306,36 +307,5 @@ impl<'p> Judge<'p> {
             egress: known(judgement.egress),
             ingress: known(judgement.ingress),
         }
-    }
-}
-
-/// A hash for addresses: they come from the objects of one cluster, in runs, and need mixing only.
-#[derive(Default)]
-struct Mixed(u64);
-
-impl Hasher for Mixed {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for part in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write_u128(&mut self, word: u128) {
-        self.write_u64(word as u64);
-        self.write_u64((word >> 64) as u64);
     }
 }

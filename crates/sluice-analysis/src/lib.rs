@@ -20,6 +20,7 @@ mod ends;
 mod eval;
 mod explain;
 mod exposure;
+mod fast;
 mod future;
 mod judge;
 mod lint;

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod analysis;
 mod error;
 mod events;
 mod make;
@@ -26,6 +27,7 @@ mod shape;
 mod shape_tests;
 mod workload;
 
+pub use analysis::{AnalysisReport, AnalysisRow, analysis};
 pub use error::BenchError;
 pub use measure::{Measure, Pass, Unit};
 pub use report::{Comparison, Report, Row};

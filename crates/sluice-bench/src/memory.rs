@@ -14,6 +14,14 @@ pub(crate) fn peak() -> Result<f64, BenchError> {
     field("VmHWM:")
 }
 
+/// The time that this thread has had a processor so far, in seconds; the kernel counts it at every tick, so that only long
+/// differences mean much. `None` if the kernel does not say.
+pub(crate) fn processor_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(nanoseconds / 1e9)
+}
+
 fn field(name: &'static str) -> Result<f64, BenchError> {
     let status = std::fs::read_to_string("/proc/self/status").map_err(BenchError::Status)?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -1,6 +1,7 @@
 //! Classes of both plans, side by side.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::fast::FastMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_addr::AddrRange;
 use sluice_plan::{ClassId, Ground, Plan, PlanDelta, Span};
@@ -17,8 +18,8 @@ pub(super) struct JointClasses<'p> {
     /// Ids mean the same in both plans, and a class pairs with itself without being listed.
     is_same_naming: bool,
     /// Pairs that are listed.
-    by_old: HashMap<ClassId, Vec<ClassId>>,
-    by_new: HashMap<ClassId, Vec<ClassId>>,
+    by_old: FastMap<ClassId, Vec<ClassId>>,
+    by_new: FastMap<ClassId, Vec<ClassId>>,
     /// Outside ranges, where the listing is by range; else they are asked for when needed.
     ranges: BTreeMap<JointClass, Vec<AddrRange>>,
 }
@@ -38,7 +39,7 @@ impl<'p> JointClasses<'p> {
                 pairs.insert((class, now));
             }
         }
-        let (mut by_old, mut by_new) = (HashMap::new(), HashMap::new());
+        let (mut by_old, mut by_new) = (FastMap::default(), FastMap::default());
         for (a, b) in pairs {
             let of_old: &mut Vec<ClassId> = by_old.entry(a).or_default();
             of_old.push(b);

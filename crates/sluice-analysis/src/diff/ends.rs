@@ -1,6 +1,7 @@
 //! The ends of both plans: who stayed, and what applied and applies to them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use crate::fast::{FastMap, FastSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ pub(super) fn moved(old: &Plan, new: &Plan, delta: Option<&PlanDelta>) -> Moved 
             }
         }
         Some(delta) => {
-            let mut keys: HashSet<&PodKey> = delta.endpoints.upserts.keys().collect();
+            let mut keys: FastSet<&PodKey> = delta.endpoints.upserts.keys().collect();
             if !delta.hosts.upserts.is_empty() {
                 let moved_address =
                     |(address, _): &(IpAddr, Subject)| delta.hosts.upserts.contains_key(address);
@@ -126,9 +127,9 @@ pub(super) struct PodEnd<'p> {
 #[derive(Default)]
 pub(super) struct Ends<'p> {
     pub(super) groups: Vec<Group<'p>>,
-    pub(super) by_ingress: HashMap<JointLeg, Vec<usize>>,
-    pub(super) by_egress: HashMap<JointLeg, Vec<usize>>,
-    pub(super) by_class: HashMap<JointClass, Vec<usize>>,
+    pub(super) by_ingress: FastMap<JointLeg, Vec<usize>>,
+    pub(super) by_egress: FastMap<JointLeg, Vec<usize>>,
+    pub(super) by_class: FastMap<JointClass, Vec<usize>>,
 }
 
 impl<'p> Ends<'p> {
@@ -139,19 +140,19 @@ impl<'p> Ends<'p> {
         delta: Option<&PlanDelta>,
         differing: &Differing,
         classes: &JointClasses<'p>,
-        contested: &HashSet<IpAddr>,
+        contested: &FastSet<IpAddr>,
     ) -> Self {
         let wanted: BTreeSet<JointClass> = differing.values().flatten().copied().collect();
         let mut ends = Ends::default();
-        let mut known: HashMap<(JointClass, [JointLeg; 2]), usize> = HashMap::new();
-        let same_classes: HashSet<_> = wanted.iter().map(|(_, now)| *now).collect();
+        let mut known: FastMap<(JointClass, [JointLeg; 2]), usize> = FastMap::default();
+        let same_classes: FastSet<_> = wanted.iter().map(|(_, now)| *now).collect();
         // the addresses of the wanted classes, so that no other address is looked up
-        let named: HashMap<IpAddr, JointClass> = match delta {
+        let named: FastMap<IpAddr, JointClass> = match delta {
             Some(_) => {
                 let of_wanted = new.hosts.iter().filter(|(_, class)| same_classes.contains(class));
                 of_wanted.map(|(address, class)| (*address, (*class, *class))).collect()
             }
-            None => HashMap::new(),
+            None => FastMap::default(),
         };
         for (key, now) in &new.endpoints {
             let is_same = delta.is_some_and(|delta| !delta.endpoints.upserts.contains_key(key));
@@ -232,7 +233,7 @@ fn joint_class(old: &Plan, new: &Plan, delta: Option<&PlanDelta>, one: &Stayed<'
 
 /// The addresses that several pods own in either plan (semantics 1.9): which of them a packet meets is not known, so that they
 /// are not compared but told.
-pub(super) fn contested(old: &Plan, new: &Plan, result: &mut ConnectivityDiff) -> HashSet<IpAddr> {
+pub(super) fn contested(old: &Plan, new: &Plan, result: &mut ConnectivityDiff) -> FastSet<IpAddr> {
     let mut contested = crate::matrix::contested(old);
     contested.extend(crate::matrix::contested(new));
     for address in contested.iter().collect::<BTreeSet<_>>() {

@@ -1,6 +1,7 @@
 //! Legs of both plans compared by what they allow.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use crate::fast::{FastMap, FastSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_addr::Family;
 use sluice_plan::{ClassId, FunctionId, Ground, Leg, LegId, Plan, PlanDelta};
@@ -61,7 +62,7 @@ impl<'p> Comparison<'p> {
         delta: Option<&PlanDelta>,
     ) -> Differing {
         let mut differing = Differing::new();
-        let mut compared: HashSet<JointLeg> = HashSet::new();
+        let mut compared: FastSet<JointLeg> = FastSet::default();
         let mut whole: Vec<JointLeg> = moved.legs.iter().copied().collect();
         if let Some(delta) = delta {
             let stays = |id: &&LegId| self.old.legs.contains_key(id) && self.new.legs.contains_key(id);
@@ -128,7 +129,7 @@ impl<'p> Comparison<'p> {
     fn stay_where_classes_move(
         &mut self,
         classes: &JointClasses<'_>,
-        compared: &HashSet<JointLeg>,
+        compared: &FastSet<JointLeg>,
         differing: &mut Differing,
     ) {
         let moved: Vec<JointClass> = classes.listed().collect();
@@ -172,7 +173,7 @@ impl<'p> Comparison<'p> {
 /// The functions that a leg has for addresses of a family.
 fn functions(plan: &Plan, leg: &Leg, family: Family) -> Vec<FunctionId> {
     let mut functions: Vec<FunctionId> = Vec::new();
-    let mut known: HashMap<ClassId, Ground> = HashMap::new();
+    let mut known: FastMap<ClassId, Ground> = FastMap::default();
     for (class, function) in &leg.exceptions {
         if let Some(ground) = plan.classes.get(class).filter(|ground| ground.family == family) {
             known.insert(*class, *ground);

@@ -1,7 +1,8 @@
 //! Rows for people: pairs of groups whose cell changed, put together and named.
 
+use crate::fast::FastMap;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sluice_addr::{AddrRange, Family, Flow};
@@ -58,7 +59,7 @@ pub(super) fn connections(
     let mut rows = Vec::new();
     for ((family, was, now), of_sources) in changed {
         // sources with the same destinations are one row
-        let mut alike: HashMap<Vec<usize>, Vec<usize>> = HashMap::new();
+        let mut alike: FastMap<Vec<usize>, Vec<usize>> = FastMap::default();
         for (from, mut to) in of_sources {
             to.sort();
             alike.entry(to).or_default().push(from);
@@ -81,7 +82,7 @@ fn changed_pairs(comparison: &mut Comparison<'_>, ends: &Ends<'_>, differing: &D
     let mut changed = Changed::new();
     let mut looked_at = 0;
     let none: Vec<usize> = Vec::new();
-    let of = |index: &HashMap<_, Vec<usize>>, key: &_| index.get(key).map_or(none.clone(), Vec::clone);
+    let of = |index: &FastMap<_, Vec<usize>>, key: &_| index.get(key).map_or(none.clone(), Vec::clone);
     for (leg, classes) in differing {
         let (sources, targets) = (of(&ends.by_egress, leg), of(&ends.by_ingress, leg));
         for class in classes {
@@ -299,7 +300,7 @@ fn of_namespace<'p>(plan: &'p Plan, namespace: &Arc<str>) -> Vec<&'p PodKey> {
 }
 
 fn by_workload(members: &[&PodKey], all: &[&PodKey], workload_of: &WorkloadOf<'_>) -> Vec<String> {
-    let mut sizes: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut sizes: FastMap<Arc<str>, usize> = FastMap::default();
     for workload in all.iter().filter_map(|key| workload_of(key)) {
         *sizes.entry(workload).or_default() += 1;
     }

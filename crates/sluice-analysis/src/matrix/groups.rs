@@ -1,6 +1,7 @@
 //! Groups: ends that policy cannot tell apart.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::fast::{FastMap, FastSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -144,7 +145,7 @@ pub(crate) fn free_address(plan: &Plan, range: AddrRange) -> Option<IpAddr> {
 fn pods<'p>(plan: &'p Plan, legs: &mut LegRows, sets: &mut Sets) -> Vec<Group<'p>> {
     let contested = contested(plan);
     let mut claims: BTreeMap<IpAddr, Vec<(&PodKey, Subject)>> = BTreeMap::new();
-    let mut known: HashMap<(Subject, ClassId), usize> = HashMap::new();
+    let mut known: FastMap<(Subject, ClassId), usize> = FastMap::default();
     let mut groups: Vec<Group<'p>> = Vec::new();
     for (key, endpoint) in &plan.endpoints {
         for &(address, subject) in &endpoint.addresses {
@@ -178,12 +179,12 @@ fn pods<'p>(plan: &'p Plan, legs: &mut LegRows, sets: &mut Sets) -> Vec<Group<'p
 }
 
 /// The addresses that several pods own (semantics 1.9).
-pub(crate) fn contested(plan: &Plan) -> HashSet<IpAddr> {
+pub(crate) fn contested(plan: &Plan) -> FastSet<IpAddr> {
     let count: usize = plan.endpoints.values().map(|endpoint| endpoint.addresses.len()).sum();
     if count == plan.hosts.len() {
-        return HashSet::new(); // each address of a plan's endpoints has a class, so none is there twice
+        return FastSet::default(); // each address of a plan's endpoints has a class, so none is there twice
     }
-    let (mut once, mut twice) = (HashSet::new(), HashSet::new());
+    let (mut once, mut twice) = (FastSet::default(), FastSet::default());
     for (address, _) in plan.endpoints.values().flat_map(|endpoint| &endpoint.addresses) {
         if !once.insert(*address) {
             twice.insert(*address);

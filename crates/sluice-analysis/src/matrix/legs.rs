@@ -1,6 +1,6 @@
 //! Legs as flat rows of set ids.
 
-use std::collections::HashMap;
+use crate::fast::FastMap;
 
 use sluice_plan::{ClassId, Ground, Leg, LegId, Plan};
 
@@ -38,7 +38,7 @@ impl LegRow {
 #[derive(Debug, Default)]
 pub(super) struct LegRows {
     rows: Vec<LegRow>,
-    index: HashMap<LegId, LegIndex>,
+    index: FastMap<LegId, LegIndex>,
 }
 
 impl LegRows {

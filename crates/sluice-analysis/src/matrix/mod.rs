@@ -13,7 +13,7 @@ mod legs;
 mod sets;
 mod totals;
 
-use std::collections::HashMap;
+use crate::fast::FastMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub struct Matrix<'p> {
     sets: Sets,
     legs: LegRows,
     groups: Vec<Group<'p>>,
-    of_address: HashMap<IpAddr, GroupId>,
+    of_address: FastMap<IpAddr, GroupId>,
     totals: [Totals; 2],
 }
 
@@ -56,7 +56,7 @@ impl<'p> Matrix<'p> {
         let mut legs = LegRows::new(plan, &mut sets);
         let groups = groups::groups(plan, &mut legs, &mut sets);
         let totals = Family::BOTH.map(|family| totals::count(plan, &groups, &legs, &mut sets, family));
-        Matrix { plan, sets, legs, groups, of_address: HashMap::new(), totals }
+        Matrix { plan, sets, legs, groups, of_address: FastMap::default(), totals }
     }
 
     /// The plan behind it.
@@ -139,7 +139,7 @@ impl<'p> Matrix<'p> {
 
     /// The same with a map from every address of a pod or node to its group, for [`Matrix::group_of`] of many.
     pub fn with_index(mut self) -> Self {
-        let mut index = HashMap::new();
+        let mut index = FastMap::default();
         for (id, group) in self.groups() {
             match &group.members {
                 Members::Pods(pods) => index.extend(pods.iter().map(|pod| (pod.address, id))),

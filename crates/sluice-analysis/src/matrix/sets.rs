@@ -1,6 +1,6 @@
 //! Sets of transports, each kept once.
 
-use std::collections::HashMap;
+use crate::fast::FastMap;
 use std::sync::Arc;
 
 use sluice_addr::Family;
@@ -16,8 +16,8 @@ pub struct SetId(u32);
 #[derive(Debug, Default)]
 pub(crate) struct Sets {
     list: Vec<Arc<TransportSet>>,
-    ids: HashMap<Arc<TransportSet>, SetId>,
-    meets: HashMap<(SetId, SetId), SetId>,
+    ids: FastMap<Arc<TransportSet>, SetId>,
+    meets: FastMap<(SetId, SetId), SetId>,
 }
 
 impl Sets {
@@ -59,7 +59,7 @@ impl Sets {
 
 /// The sets that the functions of a plan allow.
 #[derive(Debug, Default)]
-pub(crate) struct FunctionSets(HashMap<(FunctionId, Family), SetId>);
+pub(crate) struct FunctionSets(FastMap<(FunctionId, Family), SetId>);
 
 impl FunctionSets {
     pub(crate) fn of(&mut self, sets: &mut Sets, plan: &Plan, function: FunctionId, family: Family) -> SetId {

@@ -1,6 +1,6 @@
 //! Pairs of pods counted, without looking at each pair.
 
-use std::collections::HashMap;
+use crate::fast::FastMap;
 
 use sluice_addr::Family;
 use sluice_model::PodKey;
@@ -29,7 +29,7 @@ impl Totals {
 }
 
 /// Pairs by what their egress and their ingress leg allow.
-type Counts = HashMap<(SetId, SetId), i128>;
+type Counts = FastMap<(SetId, SetId), i128>;
 
 /// One group with its legs resolved.
 struct Row {
@@ -97,7 +97,7 @@ struct Census<'c> {
 
 impl Census<'_> {
     fn count(&self) -> Counts {
-        let mut of_class: HashMap<ClassId, Vec<usize>> = HashMap::new();
+        let mut of_class: FastMap<ClassId, Vec<usize>> = FastMap::default();
         for (index, row) in self.rows.iter().enumerate() {
             of_class.entry(row.class).or_default().push(index);
         }
@@ -120,10 +120,10 @@ impl Census<'_> {
 
     /// Few legs: between the sources of one egress leg and the destinations of one ingress leg the pairs are a product.
     fn by_legs(&self, egress: &[LegIndex], ingress: &[LegIndex]) -> Counts {
-        let mut counts = Counts::new();
+        let mut counts = Counts::default();
         // what each egress leg allows to the destinations of each ingress leg, weighed; and the reverse
         let weigh = |legs: &[LegIndex], own: fn(&Row) -> LegIndex| {
-            let mut weights: HashMap<(LegIndex, LegIndex), HashMap<SetId, i128>> = HashMap::new();
+            let mut weights: FastMap<(LegIndex, LegIndex), FastMap<SetId, i128>> = FastMap::default();
             for leg in legs {
                 let row = self.legs.get(*leg);
                 for peer in self.rows {
@@ -148,10 +148,10 @@ impl Census<'_> {
     }
 
     /// Few exceptions: all pairs by the bases of their legs, then those apart moved to where they belong.
-    fn by_exceptions(&self, of_class: &HashMap<ClassId, Vec<usize>>) -> Counts {
-        let mut counts = Counts::new();
+    fn by_exceptions(&self, of_class: &FastMap<ClassId, Vec<usize>>) -> Counts {
+        let mut counts = Counts::default();
         let bases = |pick: fn(&Row) -> LegIndex| {
-            let mut weights: HashMap<SetId, i128> = HashMap::new();
+            let mut weights: FastMap<SetId, i128> = FastMap::default();
             for row in self.rows {
                 *weights.entry(self.legs.get(pick(row)).base(self.ground)).or_default() += row.weight;
             }
@@ -193,8 +193,8 @@ impl Census<'_> {
 
 /// Pairs of a pod and itself, which are no connection (semantics 1.2).
 fn own_pairs(plan: &Plan, groups: &[Group<'_>], legs: &LegRows, ground: Ground) -> Counts {
-    let mut own = Counts::new();
-    let mut several: HashMap<&PodKey, Vec<&Group<'_>>> = HashMap::new();
+    let mut own = Counts::default();
+    let mut several: FastMap<&PodKey, Vec<&Group<'_>>> = FastMap::default();
     for group in groups.iter().filter(|group| group.family == ground.family) {
         let (Members::Pods(pods), Some((ingress, egress))) = (&group.members, group.legs) else { continue };
         let pair = (legs.get(egress).at(group.class, ground), legs.get(ingress).at(group.class, ground));
