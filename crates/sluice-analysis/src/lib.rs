@@ -34,8 +34,9 @@ mod snapshot;
 pub mod suggest;
 mod transport;
 mod witness;
+mod workloads;
 
-pub use diff::{WorkloadOf, diff, diff_plans};
+pub use diff::{WorkloadOf, diff, diff_plans, staged_effect};
 pub use eval::{Judge, Judged};
 pub use explain::explain;
 pub use exposure::exposure;
@@ -46,3 +47,4 @@ pub use reach::{reachability, rows_between};
 pub use sample::{Sample, judge_samples, samples};
 pub use snapshot::{Place, Snapshot};
 pub use transport::TransportSet;
+pub use workloads::reachability_of_workloads;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluice_addr::{AddrSet, Cidr, Family};
-use sluice_analysis::{Place, Snapshot, diff, diff_plans};
+use sluice_analysis::{Place, Snapshot, diff, diff_plans, staged_effect};
 use sluice_engine::{Engine, Scope};
-use sluice_model::{Object, ObjectDelta, Policy, World, decide};
+use sluice_model::{Kind, Object, ObjectDelta, Policy, StagedAction, World, decide};
 use sluice_report::{ChangeKind, ConnectivityDiff, EndGroup, Witness};
 use sluice_testkit::{random_delta, random_world};
 
@@ -272,4 +272,32 @@ fn nothing_is_told_where_only_names_and_places_changed() {
         let found = diff(&Snapshot::new(world), &Snapshot::new(renamed));
         assert!(found.is_same(), "seed {seed}: {}", found.text());
     }
+}
+
+#[test]
+fn a_staged_policy_is_told_by_its_effect() {
+    let (mut some, mut none) = (0, 0);
+    for seed in 0..40 {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let mut world = random_world(rng);
+        let keys: Vec<_> = world.policies.keys().cloned().collect();
+        for key in keys {
+            let staged = match key.kind {
+                Kind::GlobalNetworkPolicy => Kind::StagedGlobalNetworkPolicy,
+                Kind::NetworkPolicy => Kind::StagedNetworkPolicy,
+                Kind::KubernetesNetworkPolicy => Kind::StagedKubernetesNetworkPolicy,
+                _ => continue,
+            };
+            let mut policy = Policy::clone(&world.policies[&key]);
+            policy.key.kind = staged;
+            policy.staged = Some(StagedAction::Set);
+            world.apply(ObjectDelta::Delete(key));
+            world.apply(ObjectDelta::Upsert(Object::Policy(Arc::new(policy))));
+        }
+        let snapshot = Snapshot::new(world.clone());
+        let effect = staged_effect(&snapshot);
+        check(seed, &snapshot, &Snapshot::new(world.preview()), &effect);
+        *(if effect.is_same() { &mut none } else { &mut some }) += 1;
+    }
+    assert!(some > 10, "{some} {none}");
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluice_addr::{Family, Flow, Transport};
-use sluice_analysis::{Judge, Matrix, Members, Place, Snapshot, Totals};
+use sluice_analysis::{Judge, Matrix, Members, Place, Snapshot, Totals, reachability_of_workloads};
 use sluice_model::decide;
 use sluice_plan::Simulator;
 use sluice_testkit::{random_flow, random_world};
@@ -114,4 +114,53 @@ fn the_flat_judge_says_what_the_simulator_says() {
         }
     }
     assert!(allowed > 5_000 && denied > 5_000, "{allowed} {denied}");
+}
+
+#[test]
+fn workloads_stand_in_parts_where_their_pods_differ() {
+    let first = first_seed();
+    let (mut whole, mut parts) = (0, 0);
+    for seed in first..first + 60 {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let mut world = random_world(rng);
+        for pod in world.pods.values_mut() {
+            pod.workload = Some(format!("Deployment {}/all", pod.key.namespace).into());
+        }
+        let snapshot = Snapshot::new(world);
+        let rows = reachability_of_workloads(&snapshot, |_| true, |_| true).rows;
+        for family in Family::BOTH {
+            let all = places(&snapshot, family);
+            let pods: Vec<&Place> = all.iter().filter(|p| p.pod.is_some()).collect();
+            let contested = |a: IpAddr| pods.iter().filter(|p| p.address == a).count() > 1;
+            // the row of an end: its workload, or the part that names it
+            let stands_for = |name: &str, place: &Place| {
+                let key = place.pod.as_ref().unwrap();
+                let workload = format!("Deployment {}/all", key.namespace);
+                let named = |rest: &str| rest[2..rest.len() - 1].split(", ").any(|pod| pod == &*key.name);
+                name.strip_prefix(&*workload).is_some_and(|rest| rest.is_empty() || named(rest))
+            };
+            for from in &pods {
+                for to in pods.iter().filter(|to| to.pod != from.pod) {
+                    if contested(from.address) || contested(to.address) {
+                        continue;
+                    }
+                    let expected = snapshot.admitted(from, to).describe();
+                    let found = rows.iter().filter(|row| {
+                        row.family == family.to_string()
+                            && stands_for(&row.from, from)
+                            && stands_for(&row.to, to)
+                    });
+                    let found: Vec<_> = found.collect();
+                    assert!(
+                        found.iter().any(|row| row.allowed == expected),
+                        "seed {seed}: {} -> {}",
+                        from.name,
+                        to.name
+                    );
+                    *(if found[0].from.contains('(') { &mut parts } else { &mut whole }) += 1;
+                }
+            }
+        }
+    }
+    assert!(whole > 50 && parts > 50, "{whole} {parts}");
 }

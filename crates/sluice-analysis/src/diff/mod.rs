@@ -35,6 +35,11 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> ConnectivityDiff {
     diff_plans(old.plan(), new.plan(), None, &workload_of)
 }
 
+/// What would be opened and closed if the staged policies were carried out (semantics 3.8).
+pub fn staged_effect(snapshot: &Snapshot) -> ConnectivityDiff {
+    diff(snapshot, &snapshot.with_world(snapshot.world().preview()))
+}
+
 /// What is opened and closed between two plans. With the delta that leads from one to the other (ids then mean the same in
 /// both) only what it touches is looked at.
 pub fn diff_plans(
