@@ -136,8 +136,8 @@ impl Core {
             return;
         }
         for address in addresses {
-            self.pods.disclaim(address, id);
-            self.touch_host(address);
+            let others = self.pods.disclaim(address, id);
+            self.touch_host(address, &others);
         }
         if let Some(shape) = shape {
             self.pods.unlink(id, &mut self.shapes.of_mut(shape).head);
@@ -160,8 +160,8 @@ impl Core {
             self.pods.link(id, &mut self.shapes.of_mut(shape).head);
         }
         for address in addresses {
-            self.pods.claim(address, id);
-            self.touch_host(address);
+            let others = self.pods.claim(address, id);
+            self.touch_host(address, &others);
         }
     }
 
@@ -171,15 +171,9 @@ impl Core {
     }
 
     /// Other pods may own an address now.
-    fn touch_host(&mut self, address: IpAddr) {
+    fn touch_host(&mut self, address: IpAddr, others: &[PodId]) {
         self.dirty.hosts.push(address);
-        if self.pods.host(address).is_some_and(|host| host.is_shared()) {
-            let locals = self.pods.claimants(address).filter(|pod| self.locals.contains_key(pod));
-            self.dirty.pods.extend(locals);
-        }
-        if let Some(rest) = self.pods.claimants(address).next().filter(|pod| self.locals.contains_key(pod)) {
-            self.dirty.pods.push(rest);
-        }
+        self.dirty.pods.extend(others.iter().filter(|pod| self.locals.contains_key(pod)));
     }
 
     pub(crate) fn give_back_shape(&mut self, shape: crate::ids::ShapeId) {

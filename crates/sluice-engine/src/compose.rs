@@ -104,7 +104,7 @@ impl Decided {
     }
 
     fn push(&mut self, rect: &Rect, outcome: &Outcome) {
-        if self.open.intersect(rect).is_empty() {
+        if !self.open.meets(rect) {
             return;
         }
         self.open.subtract(rect);
@@ -156,10 +156,10 @@ fn descend(
             Action::Log => continue,
         };
         for rect in step.transports.rects_of(protocol, whole) {
-            let hit = region.intersect(rect);
-            if hit.is_empty() {
+            if !region.meets(rect) {
                 continue;
             }
+            let hit = (exact || verdict.is_none()).then(|| region.intersect(rect)).unwrap_or_default();
             region.subtract(rect);
             match verdict {
                 Some(verdict) => {

@@ -32,7 +32,7 @@ pub(crate) type Pair = (Arc<str>, Arc<str>);
 /// What has changed since the last flush.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    pub(crate) namespaces: BTreeSet<Arc<str>>,
+    pub(crate) namespaces: Vec<Arc<str>>,
     pub(crate) accounts: BTreeSet<Pair>,
     pub(crate) tiers: bool,
     pub(crate) sets: BTreeSet<Pair>,

@@ -82,6 +82,16 @@ impl Engine {
                 self.core.dirty.policies.push(key);
                 self.stale = true;
             }
+            ObjectDelta::Upsert(Object::Namespace(namespace)) => {
+                let name = namespace.name.clone();
+                match self.world.namespaces.entry(name.clone()) {
+                    Entry::Occupied(known) if *known.get() == namespace => return,
+                    Entry::Occupied(mut known) => drop(known.insert(namespace)),
+                    Entry::Vacant(place) => drop(place.insert(namespace)),
+                }
+                self.core.dirty.namespaces.push(name);
+                self.stale = true;
+            }
             delta => {
                 if !changes_nothing(&self.world, &delta) {
                     self.note(&delta);
@@ -101,7 +111,7 @@ impl Engine {
         let dirty = &mut self.core.dirty;
         let pair = (key.namespace.clone(), key.name.clone());
         match key.kind {
-            Kind::Namespace => drop(dirty.namespaces.insert(key.name)),
+            Kind::Namespace => dirty.namespaces.push(key.name),
             Kind::Node => drop(dirty.nodes.insert(key.name)),
             Kind::ServiceAccount => drop(dirty.accounts.insert(pair)),
             Kind::Tier => dirty.tiers = true,

@@ -1,5 +1,6 @@
 //! Pods in about a hundred bytes each, and who claims which address (semantics 1.9).
 
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use hashbrown::HashTable;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHasher};
 use smallvec::SmallVec;
 
-use crate::ids::{ClassIx, PodId, ShapeId, Slab, Sym};
+use crate::ids::{ClassIx, Mark, PodId, ShapeId, Slab, Sym};
 
 /// What is kept of a pod.
 #[derive(Debug)]
@@ -61,11 +62,6 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Does more than one pod claim it?
-    pub(crate) fn is_shared(&self) -> bool {
-        self.more.is_some()
-    }
-
     fn claimants(&self) -> impl Iterator<Item = PodId> {
         std::iter::once(self.first).chain(self.more.iter().flat_map(|more| more.iter().copied()))
     }
@@ -75,39 +71,39 @@ impl Host {
 #[derive(Debug, Default)]
 pub(crate) struct Pods {
     slab: Slab<PodId, Pod>,
-    numbers: HashTable<PodId>,
+    numbers: HashTable<(Mark, PodId)>,
     hosts: FxHashMap<IpAddr, Host>,
     /// Classes of addresses that nobody has any more, to be given back.
     pub(crate) deserted: FxHashMap<IpAddr, Option<ClassIx>>,
 }
 
-fn hash(namespace: Sym, name: &str) -> u64 {
+fn mark(namespace: Sym, name: &str) -> Mark {
     let mut hasher: FxHasher = FxBuildHasher.build_hasher();
     namespace.hash(&mut hasher);
     name.hash(&mut hasher);
-    hasher.finish()
+    Mark::of(hasher.finish())
 }
 
 impl Pods {
     pub(crate) fn find(&self, namespace: Sym, name: &str) -> Option<PodId> {
-        let is_it = |id: &PodId| {
+        let mark = mark(namespace, name);
+        let is_it = |(other, id): &(Mark, PodId)| {
             let pod = &self.slab[*id];
-            pod.namespace == namespace && *pod.name == *name
+            *other == mark && pod.namespace == namespace && *pod.name == *name
         };
-        self.numbers.find(hash(namespace, name), is_it).copied()
+        self.numbers.find(mark.hash(), is_it).map(|(_, id)| *id)
     }
 
     pub(crate) fn insert(&mut self, pod: Pod) -> PodId {
-        let hash_of_pod = hash(pod.namespace, &pod.name);
+        let mark = mark(pod.namespace, &pod.name);
         let id = self.slab.insert(pod);
-        let slab = &self.slab;
-        self.numbers.insert_unique(hash_of_pod, id, |id| hash(slab[*id].namespace, &slab[*id].name));
+        self.numbers.insert_unique(mark.hash(), (mark, id), |(mark, _)| mark.hash());
         id
     }
 
     pub(crate) fn remove(&mut self, id: PodId) -> Option<Pod> {
         let pod = self.slab.get(id)?;
-        let entry = self.numbers.find_entry(hash(pod.namespace, &pod.name), |other| *other == id);
+        let entry = self.numbers.find_entry(mark(pod.namespace, &pod.name).hash(), |(_, other)| *other == id);
         drop(entry.map(|entry| entry.remove()));
         self.slab.remove(id)
     }
@@ -157,23 +153,34 @@ impl Pods {
         }
     }
 
-    pub(crate) fn claim(&mut self, address: IpAddr, pod: PodId) {
-        match self.hosts.get_mut(&address) {
-            None => {
-                let class = self.deserted.remove(&address).flatten();
-                self.hosts.insert(address, Host { first: pod, more: None, class });
+    /// Returns who else claims the address.
+    pub(crate) fn claim(&mut self, address: IpAddr, pod: PodId) -> SmallVec<[PodId; 2]> {
+        match self.hosts.entry(address) {
+            Entry::Vacant(place) => {
+                let class = match self.deserted.is_empty() {
+                    true => None,
+                    false => self.deserted.remove(&address).flatten(),
+                };
+                place.insert(Host { first: pod, more: None, class });
+                SmallVec::new()
             }
-            Some(host) => host.more.get_or_insert_default().push(pod),
+            Entry::Occupied(mut host) => {
+                let others = host.get().claimants().collect();
+                host.get_mut().more.get_or_insert_default().push(pod);
+                others
+            }
         }
     }
 
-    pub(crate) fn disclaim(&mut self, address: IpAddr, pod: PodId) {
-        let Some(host) = self.hosts.get_mut(&address) else { return };
+    /// Returns who still claims the address.
+    pub(crate) fn disclaim(&mut self, address: IpAddr, pod: PodId) -> SmallVec<[PodId; 2]> {
+        let Entry::Occupied(mut entry) = self.hosts.entry(address) else { return SmallVec::new() };
+        let host = entry.get_mut();
         match &mut host.more {
             None => {
-                let class = host.class;
-                self.hosts.remove(&address);
+                let class = entry.remove().class;
                 self.deserted.insert(address, class);
+                SmallVec::new()
             }
             Some(more) => {
                 if host.first == pod {
@@ -184,13 +191,9 @@ impl Pods {
                 if more.is_empty() {
                     host.more = None;
                 }
+                host.claimants().collect()
             }
         }
-    }
-
-    /// Who claims an address, also in vain.
-    pub(crate) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = PodId> {
-        self.hosts.get(&address).into_iter().flat_map(Host::claimants)
     }
 
     /// Who owns an address: a pod that is not being deleted wins over those that are. More than one: it is contested.

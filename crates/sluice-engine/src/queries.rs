@@ -123,7 +123,7 @@ pub(crate) struct QueryUse {
     pub(crate) query: Query,
     users: u32,
     /// The policies that it is the subject of.
-    pub(crate) policies: Vec<PolicyIx>,
+    pub(crate) policies: SmallVec<[PolicyIx; 3]>,
     /// How many of them have a say in each direction.
     pub(crate) speaks: [u32; 2],
     /// The shapes of local endpoints that satisfy it, while it is a subject.
@@ -157,7 +157,7 @@ impl Queries {
         let id = self.slab.insert(QueryUse {
             query,
             users: 1,
-            policies: Vec::new(),
+            policies: SmallVec::new(),
             speaks: [0; 2],
             locals: Vec::new(),
             roles: Vec::new(),

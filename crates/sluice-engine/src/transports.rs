@@ -35,10 +35,20 @@ impl Rect {
 
     /// What is left of `self` without `other`: at most two rectangles.
     pub(crate) fn subtract(&self, other: &Rect) -> impl Iterator<Item = Rect> + use<> {
-        let beside = Rect { first: self.first.subtract(&other.first), second: self.second.clone() };
-        let within =
-            Rect { first: self.first.intersect(&other.first), second: self.second.subtract(&other.second) };
-        [beside, within].into_iter().filter(|rect| !rect.is_empty())
+        // Most rules name ports of one side only, so that the other side is the same.
+        let (beside, first) = if self.first == other.first {
+            (None, self.first.clone())
+        } else {
+            let beside = Rect { first: self.first.subtract(&other.first), second: self.second.clone() };
+            (Some(beside), self.first.intersect(&other.first))
+        };
+        let within = Rect { first, second: self.second.subtract(&other.second) };
+        [beside, Some(within)].into_iter().flatten().filter(|rect| !rect.is_empty())
+    }
+
+    /// Do the two share a point?
+    fn meets(&self, other: &Rect) -> bool {
+        self.first.intersects(&other.first) && self.second.intersects(&other.second)
     }
 }
 
@@ -61,7 +71,7 @@ impl Region {
 
     /// Do region and rectangle share a point?
     pub(crate) fn meets(&self, rect: &Rect) -> bool {
-        self.0.iter().any(|own| own.first.intersects(&rect.first) && own.second.intersects(&rect.second))
+        self.0.iter().any(|own| own.meets(rect))
     }
 
     pub(crate) fn intersect(&self, rect: &Rect) -> Region {
@@ -69,7 +79,23 @@ impl Region {
     }
 
     pub(crate) fn subtract(&mut self, rect: &Rect) {
-        self.0 = self.0.iter().flat_map(|own| own.subtract(rect)).collect();
+        if let [only] = self.0.as_mut_slice()
+            && only.first == rect.first
+        {
+            only.second = only.second.subtract(&rect.second);
+            if only.second.is_empty() {
+                self.0.clear();
+            }
+            return;
+        }
+        let met = std::mem::take(&mut self.0).into_iter();
+        for own in met {
+            if own.meets(rect) {
+                self.0.extend(own.subtract(rect));
+            } else {
+                self.0.push(own);
+            }
+        }
     }
 }
 
