@@ -159,7 +159,7 @@ fn descend(
             if !region.meets(rect) {
                 continue;
             }
-            let hit = (exact || verdict.is_none()).then(|| region.intersect(rect)).unwrap_or_default();
+            let hit = if exact || verdict.is_none() { region.intersect(rect) } else { Region::default() };
             region.subtract(rect);
             match verdict {
                 Some(verdict) => {

@@ -1,13 +1,15 @@
 //! Histories: the plan depends on the objects alone, and deltas are exact and small.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use sluice_engine::{Engine, Scope};
-use sluice_model::{Kind, Object, ObjectDelta, Pod, PodKey, World, decide};
+use sluice_model::{Kind, NetworkSet, Object, ObjectDelta, Pod, PodKey, World, decide};
 use sluice_plan::{Plan, Simulator, Verdict};
+use sluice_selector::Labels;
 use sluice_testkit::{Seeds, deltas_of, random_delta, random_flow, random_pod, random_world};
 
 fn engine_of(world: &World, scope: Scope) -> Engine {
@@ -275,3 +277,90 @@ fn uids_are_carried_to_endpoints() {
         );
     }
 }
+
+/// New addresses of a set may share the parts of the split that its old ones still have when both its labels and its
+/// addresses change at once.
+#[test]
+fn a_set_changes_labels_and_addresses_at_once() {
+    let set = |app: &str, net: &str| {
+        ObjectDelta::Upsert(Object::NetworkSet(NetworkSet {
+            namespace: "".into(),
+            name: "set".into(),
+            labels: Labels::from_iter([("app", app)]),
+            nets: vec![net.parse().unwrap()],
+        }))
+    };
+    let mut compared = 0;
+    for seed in &Seeds::of_run(200) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = random_world(&mut rng);
+        world.apply(set("x", "192.0.2.0/24"));
+        let mut engine = engine_of(&world, Scope::Cluster);
+        for (app, net) in [("y", "198.51.100.0/24"), ("xy", "192.0.2.0/25"), ("x", "198.51.100.0/25")] {
+            let delta = set(app, net);
+            world.apply(delta.clone());
+            engine.apply(delta);
+            engine.flush();
+            let fresh = engine_of(&world, Scope::Cluster);
+            assert_eq!(text(engine.plan()), text(fresh.plan()), "SLUICE_SEED={seed} {app} {net}");
+            compared += engine.plan().ranges.len();
+        }
+    }
+    assert!(compared > 2_000, "the sets are seen by too few rules: {compared} ranges");
+}
+
+/// Resyncs and flushes come when they will: what counts is what was listed last.
+#[test]
+fn resyncs_in_the_middle_of_histories() {
+    for seed in &Seeds::of_run(300) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let scope = scope(&mut rng);
+        let mut world = random_world(&mut rng);
+        let mut engine = engine_of(&world, scope.clone());
+        for step in 0..4 {
+            // While the reader was away these changes were not seen.
+            for _ in 0..rng.random_range(0..=4) {
+                world.apply(random_delta(&mut rng, &world));
+            }
+            let mut listed = deltas_of(&world);
+            listed.shuffle(&mut rng);
+            let kinds: BTreeSet<Kind> = ALL_KINDS.into_iter().collect();
+            kinds.iter().for_each(|kind| engine.resync_begin(*kind));
+            for delta in listed {
+                engine.apply(delta);
+                if rng.random_bool(0.05) {
+                    engine.flush();
+                    assert_eq!(engine.plan().check(), Ok(()), "SLUICE_SEED={seed} step {step}");
+                }
+            }
+            kinds.iter().for_each(|kind| engine.resync_end(*kind));
+            engine.flush();
+            let fresh = engine_of(&world, scope.clone());
+            assert_eq!(text(engine.plan()), text(fresh.plan()), "SLUICE_SEED={seed} step {step}");
+        }
+    }
+}
+
+const ALL_KINDS: [Kind; 21] = [
+    Kind::Namespace,
+    Kind::Node,
+    Kind::ServiceAccount,
+    Kind::Tier,
+    Kind::GlobalNetworkSet,
+    Kind::NetworkSet,
+    Kind::HostEndpoint,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::Pod,
+    Kind::KubernetesNetworkPolicy,
+    Kind::NetworkPolicy,
+    Kind::GlobalNetworkPolicy,
+    Kind::KubernetesClusterNetworkPolicy,
+    Kind::AdminNetworkPolicy,
+    Kind::BaselineAdminNetworkPolicy,
+    Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
+    Kind::ProjectIsolation,
+    Kind::ResolvedName,
+];
