@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::attach::{Answer, AttachReply, AttachRequest, DetachRequest, Job};
 use crate::config::AgentConfig;
+use crate::limits::unmet;
 use crate::node::{NodeFacts, NodeNetwork};
 use crate::run::AgentError;
 
@@ -222,10 +223,12 @@ impl Core {
     fn upsert(&mut self, resource: &'static Resource, value: &Value) {
         let converted = sluice_kinds::to_model(value, None);
         let key = key_of(resource, value);
-        if converted.findings.is_empty() {
+        let mut findings = converted.findings;
+        findings.extend(converted.object.iter().flat_map(unmet));
+        if findings.is_empty() {
             self.findings.remove(&key);
         } else {
-            self.findings.insert(key.clone(), converted.findings);
+            self.findings.insert(key.clone(), findings);
         }
         match resource.model {
             Kind::Node => {
@@ -464,7 +467,8 @@ impl Core {
     }
 
     fn report(&mut self) {
-        let policies = self.engine.world().policies.len();
+        let in_force = |key: &ObjectKey| key.kind.is_enforced_policy();
+        let policies = self.engine.world().policies.keys().filter(|key| in_force(key)).count();
         let mut not_programmed: Vec<NotProgrammed> = self
             .findings
             .values()
@@ -491,7 +495,10 @@ impl Core {
             revisions: self.programmed.clone(),
             endpoints: self.attached.keys().map(ToString::to_string).collect(),
             policies: policies
-                - broken.iter().filter(|k| self.engine.world().policies.contains_key(*k)).count(),
+                - broken
+                    .iter()
+                    .filter(|k| in_force(k) && self.engine.world().policies.contains_key(**k))
+                    .count(),
             not_programmed,
             repairs: self.dataplane.repairs(),
         };

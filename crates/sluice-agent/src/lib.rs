@@ -17,6 +17,7 @@
 mod attach;
 mod config;
 mod core;
+mod limits;
 mod node;
 mod run;
 mod status;
