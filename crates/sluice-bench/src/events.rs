@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_engine::Engine;
 use sluice_model::{Object, ObjectDelta, Pod};
-use sluice_plan::{Changes, ClassId, PlanDelta};
+use sluice_plan::{Changes, PlanDelta};
 
 use crate::BenchError;
 use crate::make::mix;
@@ -50,6 +50,8 @@ struct Observed {
     /// What part of the time that each change may take was used.
     used: Vec<f64>,
     elements: usize,
+    /// How many made a class.
+    new_classes: usize,
 }
 
 impl Observed {
@@ -57,6 +59,23 @@ impl Observed {
         self.times.extend(other.times);
         self.used.extend(other.used);
         self.elements = self.elements.max(other.elements);
+        self.new_classes += other.new_classes;
+    }
+
+    /// Fails if too many of the changes were not what their name says.
+    fn of_known_classes(self) -> Result<Self, BenchError> {
+        let (new, all) = (self.new_classes, self.times.len());
+        let as_named = new * 100 <= all;
+        as_named
+            .then_some(self)
+            .ok_or_else(|| BenchError::Empty(format!("of {all} changes {new} made a class")))
+    }
+
+    /// As [`Observed::of_known_classes`].
+    fn of_new_classes(self) -> Result<Self, BenchError> {
+        let (new, all) = (self.new_classes, self.times.len());
+        let as_named = new * 10 >= all * 9;
+        as_named.then_some(self).ok_or_else(|| BenchError::Empty(format!("of {all} pods {new} made a class")))
     }
 
     fn measure(self, name: &str) -> Measure {
@@ -91,8 +110,8 @@ pub(crate) fn run(engine: &mut Engine, size: Size, budget: Duration) -> Result<V
     let active: Vec<usize> = active.into_iter().collect();
     let mut bench = Bench { engine, cluster, active, local, budget, seed: size.seed ^ 0xe7e, next };
     let mut measures = Vec::new();
-    measures.extend(bench.known_pods());
-    measures.push(bench.relabelled_pods());
+    measures.extend(bench.known_pods()?);
+    measures.push(bench.relabelled_pods()?);
     measures.push(bench.new_classes()?);
     measures.extend(bench.local_pods());
     measures.extend(bench.edits()?);
@@ -119,7 +138,7 @@ impl Bench<'_> {
         observed
     }
 
-    fn change(&mut self, delta: ObjectDelta, observed: &mut Observed) -> Option<PlanDelta> {
+    fn change(&mut self, delta: ObjectDelta, observed: &mut Observed) {
         let start = Instant::now();
         self.engine.apply(delta);
         let delta = self.engine.flush();
@@ -128,7 +147,7 @@ impl Bench<'_> {
         observed.times.push(time);
         observed.used.push(time / (elements as f64 * 1e-6).max(1e-3));
         observed.elements = observed.elements.max(elements);
-        delta
+        observed.new_classes += usize::from(delta.is_some_and(|delta| !delta.classes.upserts.is_empty()));
     }
 
     fn choose<T: Copy>(&self, from: &[T], salt: u64, number: usize) -> T {
@@ -166,51 +185,38 @@ impl Bench<'_> {
         }
     }
 
-    fn known_pods(&mut self) -> [Measure; 2] {
+    fn known_pods(&mut self) -> Result<[Measure; 2], BenchError> {
         let [arrives, leaves] = self.observe(|bench, number| {
             let pod = bench.twin(bench.remote(1, number), 1);
             come_and_go(pod)
         });
-        [arrives.measure(POD_ARRIVES), leaves.measure(POD_LEAVES)]
+        Ok([arrives.of_known_classes()?.measure(POD_ARRIVES), leaves.measure(POD_LEAVES)])
     }
 
-    fn relabelled_pods(&mut self) -> Measure {
+    fn relabelled_pods(&mut self) -> Result<Measure, BenchError> {
         let [mut there, back] = self.observe(|bench, number| {
             let pod = bench.cluster.pod(bench.remote(2, number));
             let pods = bench.cluster.pods_of(bench.cluster.namespace_of(bench.remote(2, number)));
             let other = pods.start + mix(bench.seed, number as u64) as usize % pods.len();
             let mut changed = pod.clone();
-            changed.labels = bench.cluster.pod(other).labels;
+            let other = bench.cluster.pod(other);
+            changed.labels = other.labels;
+            changed.named_ports = other.named_ports;
             [upsert(changed), upsert(pod)]
         });
         there.merge(back);
-        there.measure(POD_RELABELLED)
+        Ok(there.of_known_classes()?.measure(POD_RELABELLED))
     }
 
     fn new_classes(&mut self) -> Result<Measure, BenchError> {
-        let mut known: BTreeSet<ClassId> = self.engine.plan().hosts.values().copied().collect();
-        let (mut observed, mut ignored) = (Observed::default(), Observed::default());
-        let mut new = 0;
-        let end = Instant::now() + self.budget;
-        for number in 0..ROUNDS {
-            if number >= LEAST && Instant::now() > end {
-                break;
-            }
-            let space = self.choose(&self.active, 3, number);
-            let app = self.app_of(self.cluster.pods_of(space).start + 5 * (number % 4));
-            let pod = self.cluster.odd_pod(self.next, space, app, 1);
-            self.next += 1;
-            let [arrives, leaves] = come_and_go(pod);
-            let delta = self.change(arrives, &mut observed);
-            let classes = delta.iter().flat_map(|delta| delta.hosts.upserts.values());
-            new += classes.filter(|class| known.insert(**class)).count();
-            self.change(leaves, &mut ignored);
-        }
-        if new * 10 < observed.times.len() * 9 {
-            let all = observed.times.len();
-            return Err(BenchError::Empty(format!("of {all} pods only {new} were of a new class")));
-        }
-        Ok(observed.measure(POD_OF_NEW_CLASS))
+        let [arrives, _leaves] = self.observe(|bench, number| {
+            let space = bench.choose(&bench.active, 3, number);
+            let app = bench.app_of(bench.cluster.pods_of(space).start + 5 * (number % 4));
+            let pod = bench.cluster.odd_pod(bench.next, space, app, 1);
+            bench.next += 1;
+            come_and_go(pod)
+        });
+        Ok(arrives.of_new_classes()?.measure(POD_OF_NEW_CLASS))
     }
 
     fn local_pods(&mut self) -> [Measure; 2] {

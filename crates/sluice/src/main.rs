@@ -7,6 +7,7 @@
 mod agent;
 mod args;
 mod ask;
+mod bench;
 mod check;
 mod claims;
 mod compare;
@@ -76,6 +77,7 @@ fn run(arguments: Sluice) -> anyhow::Result<Exit> {
         Command::Delete(command) => runtime()?.block_on(verbs::delete(command)),
         Command::Exec(command) => runtime()?.block_on(verbs::exec(command)),
         Command::Logs(command) => runtime()?.block_on(verbs::logs(command)),
+        Command::Bench(command) => bench::run(&command),
         Command::Agent(command) => runtime()?.block_on(agent::run(command)),
         Command::Completion { shell } => {
             let mut command = <Sluice as clap::CommandFactory>::command();

@@ -121,6 +121,11 @@ pub(crate) enum Command {
     /// Print what a pod has written.
     #[command(after_help = "Example:\n  sluice logs -n isolated-ns debian-pod-1 --follow")]
     Logs(Logs),
+    /// Measure how long the engine takes and what it holds.
+    #[command(
+        after_help = "Examples:\n  sluice bench engine\n  sluice bench engine --only agent -o md\n  sluice bench engine --quick    # small sizes; only whether plans are right"
+    )]
+    Bench(crate::bench::Bench),
     /// Run the node agent.
     #[command(hide = true)]
     Agent(Agent),

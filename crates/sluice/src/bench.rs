@@ -1,0 +1,70 @@
+//! `sluice bench`: how long the engine takes, and what it holds.
+
+use clap::{Args, ValueEnum};
+use sluice_bench::Options;
+
+use crate::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// What is measured.
+    #[arg(value_enum)]
+    what: What,
+    /// Only this workload; repeatable.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// How often compilation is timed.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repeat: u16,
+    /// A hundredth of the sizes, once each: no target is judged, but every plan is compared with the law.
+    #[arg(long, conflicts_with_all = ["repeat", "scale"])]
+    quick: bool,
+    /// A part of the sizes.
+    #[arg(long, hide = true, default_value_t = Options::FULL)]
+    scale: f64,
+    /// Which instance of each workload.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The form of the result.
+    #[arg(short, long, default_value = "table", value_parser = ["table", "json", "md"])]
+    output: String,
+    /// One workload, in this process.
+    #[arg(long, hide = true, num_args = 5)]
+    child: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    /// From parsed objects to the plan, at published sizes; and single changes.
+    Engine,
+}
+
+/// Runs the benchmark. That a target is missed is shown and is no failure: machines differ.
+pub(crate) fn run(command: &Bench) -> anyhow::Result<Exit> {
+    match command.what {
+        What::Engine => engine(command)?,
+    }
+    Ok(Exit::Yes)
+}
+
+fn engine(command: &Bench) -> anyhow::Result<()> {
+    if !command.child.is_empty() {
+        println!("{}", sluice_bench::child(&command.child)?);
+        return Ok(());
+    }
+    let options = Options {
+        only: command.only.clone(),
+        repeat: if command.quick { 1 } else { command.repeat.into() },
+        scale: if command.quick { Options::QUICK } else { command.scale },
+        seed: command.seed,
+    };
+    let program = std::env::current_exe()?;
+    let arguments = ["bench", "engine", "--child"].map(Into::into);
+    let report = sluice_bench::engine(&options, &program, &arguments, |line| eprintln!("{line}"))?;
+    match &*command.output {
+        "json" => println!("{}", serde_json::to_string_pretty(&report)?),
+        "md" => print!("{}", report.markdown()),
+        _ => print!("{}", report.table()),
+    }
+    Ok(())
+}
