@@ -16,7 +16,7 @@ use sluice_report::Verdict;
 
 use crate::agreement::Drawer;
 use crate::measure::quantile;
-use crate::memory::{peak, processor_seconds, resident};
+use crate::proc::{peak, processor_seconds, resident};
 use crate::shape::Size;
 use crate::shape::cluster::{Cluster, EDITABLE, Edit};
 use crate::{BenchError, Options};

@@ -8,11 +8,11 @@ pub enum BenchError {
     /// `--only` named nothing.
     #[error("no workload {0:?}; there are {1}")]
     NoSuchWorkload(String, String),
-    /// This machine does not say how much memory a process holds.
-    #[error("cannot read /proc/self/status: {0}")]
+    /// This machine does not say what a process holds or has used.
+    #[error("cannot read /proc: {0}")]
     Status(std::io::Error),
-    /// /proc/self/status has another form.
-    #[error("/proc/self/status has no field {0}")]
+    /// A file of /proc has another form.
+    #[error("/proc has no field {0}")]
     NoField(&'static str),
     /// The process of a workload could not be started.
     #[error("cannot start {0:?}: {1}")]

@@ -19,7 +19,7 @@ mod error;
 mod events;
 mod make;
 mod measure;
-mod memory;
+mod proc;
 mod report;
 mod runner;
 mod shape;

@@ -10,8 +10,8 @@ use sluice_plan::Simulator;
 
 use crate::agreement::Drawer;
 use crate::shape::{Instance, Size};
-use crate::workload::{COMPILE, Extra, HELD, LOOKUP, MEMORY, STATE, Workload};
-use crate::{BenchError, Options, events, memory};
+use crate::workload::{COMPILE, Extra, HELD, LOOKUP, MEMORY, PROCESSOR, STATE, Workload};
+use crate::{BenchError, Options, events, proc};
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +106,7 @@ pub(crate) fn run(workload: &Workload, pass: Pass, options: &Options) -> Result<
 
 fn memory_of(workload: &Workload, size: Size) -> Result<Measurement, BenchError> {
     let instance = (workload.make)(size);
-    let before = memory::resident()?;
+    let before = proc::resident()?;
     let mut engine = Engine::new(instance.scope).with_complete_namespaces();
     let mut objects = 0;
     for object in instance.objects {
@@ -114,15 +114,15 @@ fn memory_of(workload: &Workload, size: Size) -> Result<Measurement, BenchError>
         engine.apply(ObjectDelta::Upsert(object));
     }
     black_box(engine.flush());
-    let (peak, kept) = (memory::peak()? - before, memory::resident()? - before);
+    let (peak, kept) = (proc::peak()? - before, proc::resident()? - before);
     black_box(engine.plan());
     let measure = |name, value| Measure::new(name, Unit::MiB, vec![value]);
     Ok(Measurement { measures: vec![measure(MEMORY, peak), measure(STATE, kept)], objects, compared: 0 })
 }
 
 fn time_of(workload: &Workload, size: Size, options: &Options) -> Result<Measurement, BenchError> {
-    let before = memory::resident()?;
-    let mut times = Vec::new();
+    let before = proc::resident()?;
+    let (mut times, mut processor) = (Vec::new(), Vec::new());
     let mut held = 0.0;
     let mut last: Option<(Engine, usize)> = None;
     for repeat in 0..options.repeat.max(1) {
@@ -130,22 +130,26 @@ fn time_of(workload: &Workload, size: Size, options: &Options) -> Result<Measure
         let instance = (workload.make)(size);
         let deltas: Vec<ObjectDelta> = instance.objects.map(ObjectDelta::Upsert).collect();
         let objects = deltas.len();
-        let start = Instant::now();
+        let (used, start) = (processor()?, Instant::now());
         let mut engine = Engine::new(instance.scope).with_complete_namespaces();
         for delta in deltas {
             engine.apply(delta);
         }
         let delta = engine.flush();
         times.push(start.elapsed().as_secs_f64());
+        processor.push(processor()? - used);
         drop(black_box(delta));
         if repeat == 0 {
-            held = memory::peak()? - before;
+            held = proc::peak()? - before;
         }
         last = Some((engine, objects));
     }
     let (mut engine, objects) = last.ok_or_else(|| BenchError::Empty("it has no run".into()))?;
-    let mut measures =
-        vec![Measure::new(COMPILE, Unit::Seconds, times), Measure::new(HELD, Unit::MiB, vec![held])];
+    let mut measures = vec![
+        Measure::new(COMPILE, Unit::Seconds, times),
+        Measure::new(PROCESSOR, Unit::Seconds, processor),
+        Measure::new(HELD, Unit::MiB, vec![held]),
+    ];
     match workload.extra {
         Extra::None => {}
         Extra::Lookups => measures.push(lookups((workload.make)(size), &engine, options)?),
@@ -153,6 +157,10 @@ fn time_of(workload: &Workload, size: Size, options: &Options) -> Result<Measure
     }
     let compared = crate::agreement::check((workload.make)(size), &engine, options.budget())?;
     Ok(Measurement { measures, objects, compared })
+}
+
+fn processor() -> Result<f64, BenchError> {
+    proc::processor_seconds().ok_or(BenchError::NoField("time on a processor"))
 }
 
 /// Judges connections one by one.

@@ -43,6 +43,8 @@ pub(crate) struct Target {
 
 /// From parsed objects to the plan, in seconds. Judged by its median.
 pub(crate) const COMPILE: &str = "compile";
+/// The same without the times at which other processes had the processor. The engine has one thread.
+pub(crate) const PROCESSOR: &str = "compile, on processor";
 /// The most memory while objects stream into the engine, in MiB.
 pub(crate) const MEMORY: &str = "memory, peak";
 /// Memory once the plan is there, in MiB.

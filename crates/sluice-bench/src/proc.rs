@@ -1,4 +1,4 @@
-//! What this process holds, from /proc/self/status.
+//! What this process holds and has used, from /proc.
 
 use crate::BenchError;
 
