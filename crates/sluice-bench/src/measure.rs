@@ -10,7 +10,7 @@ use sluice_plan::Simulator;
 
 use crate::agreement::Drawer;
 use crate::shape::{Instance, Size};
-use crate::workload::{COMPILE, Extra, HELD, LOOKUP, MEMORY, PROCESSOR, STATE, Workload};
+use crate::workload::{CLOCK, COMPILE, Extra, HELD, LOOKUP, MEMORY, STATE, Workload};
 use crate::{BenchError, Options, events, proc};
 
 /// What a number counts.
@@ -146,8 +146,8 @@ fn time_of(workload: &Workload, size: Size, options: &Options) -> Result<Measure
     }
     let (mut engine, objects) = last.ok_or_else(|| BenchError::Empty("it has no run".into()))?;
     let mut measures = vec![
-        Measure::new(COMPILE, Unit::Seconds, times),
-        Measure::new(PROCESSOR, Unit::Seconds, processor),
+        Measure::new(COMPILE, Unit::Seconds, processor),
+        Measure::new(CLOCK, Unit::Seconds, times),
         Measure::new(HELD, Unit::MiB, vec![held]),
     ];
     match workload.extra {

@@ -135,7 +135,8 @@ impl Report {
         };
         format!(
             "{}. {targets}. {compared} connections compared with the law, no difference.\n\
-             compile: median of its repeats; all else: 99th percentile. Published numbers: other machines.\n",
+             compile: time on a processor, median of its repeats; all else: 99th percentile. Published numbers: other \
+             machines.\n",
             self.machine
         )
     }

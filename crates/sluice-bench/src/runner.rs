@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::measure::{Measurement, Pass};
 use crate::report::Report;
-use crate::workload::{WORKLOADS, Workload};
+use crate::workload::{COMPILE, WORKLOADS, Workload};
 use crate::{BenchError, measure, workload};
 
 /// What to run, and how.
@@ -53,6 +53,12 @@ pub fn engine(
             measurement.measures.extend(answer.measures);
             measurement.objects = answer.objects;
             measurement.compared += answer.compared;
+        }
+        if let Some(compile) = measurement.measures.iter().find(|measure| measure.name == COMPILE) {
+            progress(&format!(
+                "    compiled in {:.3} s, {} connections compared",
+                compile.p50, measurement.compared
+            ));
         }
         report.add(workload, measurement);
     }
