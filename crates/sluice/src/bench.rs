@@ -1,5 +1,6 @@
-//! `sluice bench`: how long the engine takes, and what it holds.
+//! `sluice bench`: how long engine and analysis take, and what they hold.
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use sluice_bench::Options;
 
@@ -10,13 +11,13 @@ pub(crate) struct Bench {
     /// What is measured.
     #[arg(value_enum)]
     what: What,
-    /// Only this workload; repeatable.
+    /// Only this workload of the engine; repeatable.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// How often compilation is timed.
+    /// How often the engine's compilation is timed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeat: u16,
-    /// A hundredth of the sizes, once each: no target is judged, but every plan is compared with the law.
+    /// A hundredth of the sizes: no target is judged, but every plan is compared with the law.
     #[arg(long, conflicts_with_all = ["repeat", "scale"])]
     quick: bool,
     /// A part of the sizes.
@@ -37,12 +38,21 @@ pub(crate) struct Bench {
 enum What {
     /// From parsed objects to the plan, at published sizes; and single changes.
     Engine,
+    /// Questions about a cluster of 100,000 pods.
+    Analysis,
+}
+
+impl Bench {
+    fn scale(&self) -> f64 {
+        if self.quick { Options::QUICK } else { self.scale }
+    }
 }
 
 /// Runs the benchmark. That a target is missed is shown and is no failure: machines differ.
 pub(crate) fn run(command: &Bench) -> anyhow::Result<Exit> {
     match command.what {
         What::Engine => engine(command)?,
+        What::Analysis => analysis(command)?,
     }
     Ok(Exit::Yes)
 }
@@ -55,7 +65,7 @@ fn engine(command: &Bench) -> anyhow::Result<()> {
     let options = Options {
         only: command.only.clone(),
         repeat: if command.quick { 1 } else { command.repeat.into() },
-        scale: if command.quick { Options::QUICK } else { command.scale },
+        scale: command.scale(),
         seed: command.seed,
     };
     let program = std::env::current_exe()?;
@@ -64,6 +74,19 @@ fn engine(command: &Bench) -> anyhow::Result<()> {
     match &*command.output {
         "json" => println!("{}", serde_json::to_string_pretty(&report)?),
         "md" => print!("{}", report.markdown()),
+        _ => print!("{}", report.table()),
+    }
+    Ok(())
+}
+
+fn analysis(command: &Bench) -> anyhow::Result<()> {
+    if !command.only.is_empty() {
+        bail!("--only names a workload of the engine");
+    }
+    let report = sluice_bench::analysis(command.scale(), command.seed)?;
+    match &*command.output {
+        "json" => println!("{}", serde_json::to_string_pretty(&report)?),
+        "md" => bail!("analysis is printed as table or json"),
         _ => print!("{}", report.table()),
     }
     Ok(())

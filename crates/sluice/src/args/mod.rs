@@ -121,9 +121,9 @@ pub(crate) enum Command {
     /// Print what a pod has written.
     #[command(after_help = "Example:\n  sluice logs -n isolated-ns debian-pod-1 --follow")]
     Logs(Logs),
-    /// Measure how long the engine takes and what it holds.
+    /// Measure how long engine and analysis take and what they hold.
     #[command(
-        after_help = "Examples:\n  sluice bench engine\n  sluice bench engine --only agent -o md\n  sluice bench engine --quick    # small sizes; only whether plans are right"
+        after_help = "Examples:\n  sluice bench engine\n  sluice bench engine --only agent -o md\n  sluice bench engine --quick    # small sizes; only whether plans are right\n  sluice bench analysis"
     )]
     Bench(crate::bench::Bench),
     /// Run the node agent.
