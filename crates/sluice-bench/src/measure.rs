@@ -130,14 +130,14 @@ fn time_of(workload: &Workload, size: Size, options: &Options) -> Result<Measure
         let instance = (workload.make)(size);
         let deltas: Vec<ObjectDelta> = instance.objects.map(ObjectDelta::Upsert).collect();
         let objects = deltas.len();
-        let (used, start) = (processor()?, Instant::now());
+        let (used, start) = (on_processor()?, Instant::now());
         let mut engine = Engine::new(instance.scope).with_complete_namespaces();
         for delta in deltas {
             engine.apply(delta);
         }
         let delta = engine.flush();
         times.push(start.elapsed().as_secs_f64());
-        processor.push(processor()? - used);
+        processor.push(on_processor()? - used);
         drop(black_box(delta));
         if repeat == 0 {
             held = proc::peak()? - before;
@@ -159,7 +159,7 @@ fn time_of(workload: &Workload, size: Size, options: &Options) -> Result<Measure
     Ok(Measurement { measures, objects, compared })
 }
 
-fn processor() -> Result<f64, BenchError> {
+fn on_processor() -> Result<f64, BenchError> {
     proc::processor_seconds().ok_or(BenchError::NoField("time on a processor"))
 }
 
