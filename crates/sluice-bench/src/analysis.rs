@@ -140,8 +140,9 @@ pub fn analysis(scale: f64, seed: u64) -> Result<AnalysisReport, BenchError> {
     let found = format!("{} legs, {} classes", engine.plan().legs.len(), engine.plan().classes.len());
     report.add("load: objects to plan", "ms", vec![load], None, found);
     all_pairs(&mut report, &engine)?;
+    let plan = engine.plan().clone(); // of the world as it is; edits stay
     edits(&mut report, &mut engine, &cluster)?;
-    questions(&mut report, world, engine.plan().clone(), Drawer::new(cluster.instance(Scope::Cluster))?)?;
+    questions(&mut report, world, plan, Drawer::new(cluster.instance(Scope::Cluster))?)?;
     Ok(report)
 }
 
