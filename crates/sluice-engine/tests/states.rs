@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use sluice_addr::{Flow, Protocol, Transport};
 use sluice_engine::{Engine, PolicyState, Scope};
 use sluice_model::{
-    Action, CalicoRule, EntityRule, HostUse, Kind, Object, ObjectDelta, ObjectKey, Order, Pod, PodKey,
+    Action, CalicoRule, EntityRule, HostUse, Kind, NetworkSet, Object, ObjectDelta, ObjectKey, Order, Pod, PodKey,
     Policy, Rule, RuleBody, RuleRef, Subject,
 };
 use sluice_selector::{Labels, Selector};
@@ -97,4 +98,31 @@ fn subjects_idle_rules_and_findings() {
     engine.apply(ObjectDelta::Delete(guard.clone()));
     engine.flush().unwrap();
     assert!(!engine.states().contains_key(&guard));
+}
+
+/// New addresses of a set share the part of the split that its old ones still have when both its labels and its addresses
+/// change at once. Found by random histories.
+#[test]
+fn a_set_changes_labels_and_addresses_at_once() {
+    let mut engine = Engine::new(Scope::Node("n1".into()));
+    let set = |app: &str, net: &str| {
+        let (namespace, name, labels) = ("".into(), "set".into(), Labels::from_iter([("app", app)]));
+        let nets = vec![net.parse().unwrap()];
+        ObjectDelta::Upsert(Object::NetworkSet(NetworkSet { namespace, name, labels, nets }))
+    };
+    engine.apply(ObjectDelta::Upsert(pod("a", "api", "n1", "10.0.0.1")));
+    let (_, guard) = policy("guard", "default", "app == 'api'", &["app == 'old'", "app == 'new'"]);
+    engine.apply(ObjectDelta::Upsert(guard));
+    engine.apply(set("old", "198.51.100.0/24"));
+    engine.flush().unwrap();
+    engine.apply(set("new", "192.0.2.0/24"));
+    engine.flush().unwrap();
+    let cause = |from: &str| {
+        let (source, destination) = (from.parse().unwrap(), "10.0.0.1".parse().unwrap());
+        let transport = Transport::Ports { protocol: Protocol::TCP, source: 1, destination: 2 };
+        let judgement = engine.plan().judge(&Flow { source, destination, transport });
+        judgement.ingress.unwrap().cause.to_string()
+    };
+    assert_eq!(cause("192.0.2.7"), "GlobalNetworkPolicy guard spec.ingress[1]");
+    assert_eq!(cause("198.51.100.7"), "default of tier default");
 }
