@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sluice_model::{Kind, Object, ObjectDelta, ObjectKey, PodKey, World};
 use sluice_plan::{Plan, PlanDelta, Revisions};
+use sluice_report::Finding;
 
 use crate::core::Core;
 use crate::objects::{changes_nothing, keys_of};
@@ -212,5 +213,10 @@ impl Engine {
     /// policies and what they match.
     pub fn states(&self) -> BTreeMap<ObjectKey, PolicyState> {
         self.core.states(&self.world)
+    }
+
+    /// What the last flush found about pods: addresses that several of them claim.
+    pub fn pod_findings(&self) -> Vec<Finding> {
+        self.core.contested_addresses()
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use sluice_model::{BUILT_IN_TIERS, Direction, ObjectKey, RuleRef, World};
+use sluice_model::{BUILT_IN_TIERS, Direction, Kind, ObjectKey, Policy, RuleBody, RuleRef, World};
 use sluice_plan::Ground;
 use sluice_report::{Code, Finding};
 
 use crate::core::Core;
+use crate::criterion::Criterion;
 use crate::facts::Answers;
+use crate::ids::{PodId, PolicyIx};
 use crate::lower::LoweredRule;
 use crate::policies::PolicyUse;
 
@@ -26,8 +28,98 @@ pub struct PolicyState {
 impl Core {
     /// The states of all enforced policies.
     pub(crate) fn states(&self, world: &World) -> BTreeMap<ObjectKey, PolicyState> {
+        let ties = self.ties();
         let used = self.policies.slab.iter();
-        used.map(|(_, used)| (used.policy.key.clone(), self.state(used, world))).collect()
+        used.map(|(ix, used)| {
+            let mut state = self.state(used, world);
+            if let Some(other) = ties.get(&ix) {
+                let other = &self.policies.slab[*other].policy.key;
+                let message = format!("same tier and order as {other}, for some endpoint; ordered by name");
+                state.findings.push(finding(Code::SL2203, &used.policy, "spec", message));
+            }
+            (used.policy.key.clone(), state)
+        })
+        .collect()
+    }
+
+    /// Policies with another one of the same tier and order that applies to the same endpoint. Kubernetes policies only
+    /// allow, so that their order means nothing.
+    fn ties(&self) -> BTreeMap<PolicyIx, PolicyIx> {
+        let mut ties = BTreeMap::new();
+        for stage in self.roles.iter().flat_map(|(_, role)| &role.stages) {
+            let policy = |ix: &PolicyIx| &self.policies.slab[*ix].policy;
+            let ordered =
+                stage.policies.iter().filter(|ix| policy(ix).key.kind != Kind::KubernetesNetworkPolicy);
+            let ordered: Vec<PolicyIx> = ordered.copied().collect();
+            for pair in ordered.windows(2).filter(|pair| policy(&pair[0]).order == policy(&pair[1]).order) {
+                ties.entry(pair[0]).or_insert(pair[1]);
+                ties.entry(pair[1]).or_insert(pair[0]);
+            }
+        }
+        ties
+    }
+
+    /// Addresses that several pods claim (semantics 1.9), one finding per pod.
+    pub(crate) fn contested_addresses(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for address in &self.contested {
+            let key = |id: &PodId| {
+                let pod = self.pods.of(*id);
+                let namespace = self.catalog.symbols.text(pod.namespace).clone();
+                ObjectKey { kind: Kind::Pod, namespace, name: pod.name.clone() }
+            };
+            let mut owners: Vec<ObjectKey> = self.pods.owners(*address).iter().map(key).collect();
+            owners.sort();
+            for own in &owners {
+                let others = owners.iter().filter(|other| *other != own).map(ToString::to_string);
+                let others = others.collect::<Vec<_>>().join(" and ");
+                findings.push(Finding {
+                    code: Code::SL2206,
+                    object: own.clone(),
+                    path: "status.podIPs".into(),
+                    position: None,
+                    message: format!(
+                        "{address} is claimed by {others} too; selectors match it in Deny rules only"
+                    ),
+                    hint: None,
+                });
+            }
+        }
+        findings
+    }
+
+    /// What the rules of a policy name and nobody has.
+    fn absent(&self, used: &PolicyUse, world: &World) -> Vec<Finding> {
+        let policy = &used.policy;
+        let mut findings = Vec::new();
+        let rules = |direction| policy.rules(direction).unwrap_or_default();
+        for rule in Direction::BOTH.into_iter().flat_map(rules) {
+            let RuleBody::Calico(body) = &rule.body else { continue };
+            for service in [&body.source.service, &body.destination.service].into_iter().flatten() {
+                let has_slices =
+                    || world.slices.values().any(|s| (&s.namespace, &s.service) == (&service.0, &service.1));
+                if !world.services.contains_key(service) && !has_slices() {
+                    let message =
+                        format!("there is no Service {}/{}; matches nothing now", service.0, service.1);
+                    findings.push(finding(Code::SL2204, policy, &rule.reference.path, message));
+                }
+            }
+        }
+        let lowered = |direction| used.lowered.iter().flat_map(move |lowered| lowered.rules(direction));
+        for rule in Direction::BOTH.into_iter().flat_map(lowered) {
+            for criterion in rule.peer.uses().chain(rule.own.uses()) {
+                let used = self.catalog.criteria.of(criterion);
+                let Criterion::NamedPorts { names, .. } = &used.criterion else { continue };
+                if used.classes.is_empty() {
+                    let names: Vec<&str> =
+                        names.iter().map(|name| &**self.catalog.symbols.text(*name)).collect();
+                    let message =
+                        format!("nobody declares a port {}; the name matches nothing now", names.join(", "));
+                    findings.push(finding(Code::SL2204, policy, &rule.reference.path, message));
+                }
+            }
+        }
+        findings
     }
 
     fn state(&self, used: &PolicyUse, world: &World) -> PolicyState {
@@ -35,14 +127,6 @@ impl Core {
         let locals = self.catalog.queries.of(used.subject).locals.iter();
         let shapes = locals.filter_map(|shape| self.shapes.get(*shape)?.local.as_ref());
         let subjects = shapes.map(|local| local.endpoints as usize).sum();
-        let finding = |code, path: &std::sync::Arc<str>, message: String| Finding {
-            code,
-            object: policy.key.clone(),
-            path: path.clone(),
-            position: policy.position.clone(),
-            message,
-            hint: None,
-        };
         let rules = Direction::BOTH
             .into_iter()
             .flat_map(|direction| used.lowered.iter().flat_map(move |lowered| lowered.rules(direction)));
@@ -53,11 +137,12 @@ impl Core {
         if !built_in && !world.tiers.contains_key(&policy.tier) {
             let message =
                 format!("tier {:?} does not exist; evaluated after all tiers, default Deny", policy.tier);
-            findings.push(finding(Code::SL2202, &"spec.tier".into(), message));
+            findings.push(finding(Code::SL2202, policy, "spec.tier", message));
         }
         for rule in &idle_rules {
-            findings.push(finding(Code::SL1018, &rule.path, "matches nothing now".into()));
+            findings.push(finding(Code::SL1018, policy, &rule.path, "matches nothing now".into()));
         }
+        findings.extend(self.absent(used, world));
         PolicyState { subjects, idle_rules, findings }
     }
 
@@ -96,4 +181,9 @@ impl Core {
             }
         })
     }
+}
+
+fn finding(code: Code, policy: &Policy, path: &str, message: String) -> Finding {
+    let (object, position) = (policy.key.clone(), policy.position.clone());
+    Finding { code, object, path: path.into(), position, message, hint: None }
 }

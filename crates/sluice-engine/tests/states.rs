@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sluice_addr::{Flow, Protocol, Transport};
 use sluice_engine::{Engine, PolicyState, Scope};
 use sluice_model::{
-    Action, CalicoRule, EntityRule, HostUse, Kind, NetworkSet, Object, ObjectDelta, ObjectKey, Order, Pod, PodKey,
-    Policy, Rule, RuleBody, RuleRef, Subject,
+    Action, CalicoRule, EntityRule, HostUse, Kind, NetworkSet, Object, ObjectDelta, ObjectKey, Order, Pod,
+    PodKey, Policy, PortMatch, Rule, RuleBody, RuleRef, Subject,
 };
 use sluice_selector::{Labels, Selector};
 
@@ -125,4 +125,57 @@ fn a_set_changes_labels_and_addresses_at_once() {
     };
     assert_eq!(cause("192.0.2.7"), "GlobalNetworkPolicy guard spec.ingress[1]");
     assert_eq!(cause("198.51.100.7"), "default of tier default");
+}
+
+#[test]
+fn ties_absent_names_and_contested_addresses() {
+    let mut engine = Engine::new(Scope::Cluster);
+    let mut apply = |object| engine.apply(ObjectDelta::Upsert(object));
+    apply(pod("a", "api", "n1", "10.0.0.1"));
+    apply(pod("b", "front", "n1", "10.0.0.2"));
+    apply(pod("c", "api", "n2", "10.0.0.1"));
+    let (first, object) = policy("first", "default", "app == 'api'", &["has(app)"]);
+    apply(object);
+    let (second, object) = policy("second", "default", "all()", &["has(app)"]);
+    apply(object);
+    let (third, object) = policy("third", "default", "app == 'nobody'", &["has(app)"]);
+    apply(object);
+    let (named, object) = policy("named", "kube-admin", "all()", &["has(app)", "has(app)"]);
+    let Object::Policy(mut object) = object else { unreachable!("made so above") };
+    for (n, rule) in Arc::make_mut(&mut object).ingress.iter_mut().flatten().enumerate() {
+        let RuleBody::Calico(body) = &mut rule.body else { unreachable!("made so above") };
+        match n {
+            0 => body.destination.ports = vec![PortMatch::Named("web".into())],
+            _ => {
+                body.source =
+                    EntityRule { service: Some(("web".into(), "gone".into())), ..EntityRule::default() }
+            }
+        }
+    }
+    apply(Object::Policy(object));
+    engine.flush().unwrap();
+    let states = engine.states();
+    let tie = |other: &str| {
+        format!(
+            "spec: same tier and order as GlobalNetworkPolicy {other}, for some endpoint; ordered by name"
+        )
+    };
+    assert_eq!(lines(&states[&first]), [format!("SL2203 GlobalNetworkPolicy first: {}", tie("second"))]);
+    assert_eq!(lines(&states[&second]), [format!("SL2203 GlobalNetworkPolicy second: {}", tie("first"))]);
+    assert_eq!(lines(&states[&third]), [""; 0], "it applies to nothing");
+    assert_eq!(
+        lines(&states[&named])[1..],
+        [
+            "SL2204 GlobalNetworkPolicy named: spec.ingress[1]: there is no Service web/gone; matches nothing now",
+            "SL2204 GlobalNetworkPolicy named: spec.ingress[0]: nobody declares a port web; the name matches nothing now",
+        ]
+    );
+    let found: Vec<String> = engine.pod_findings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "SL2206 Pod web/a: status.podIPs: 10.0.0.1 is claimed by Pod web/c too; selectors match it in Deny rules only",
+            "SL2206 Pod web/c: status.podIPs: 10.0.0.1 is claimed by Pod web/a too; selectors match it in Deny rules only",
+        ]
+    );
 }
