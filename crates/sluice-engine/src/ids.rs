@@ -1,6 +1,7 @@
 //! Small numbers for things, and the tables behind them.
 
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
 /// A small number that stands for a thing.
@@ -12,21 +13,29 @@ pub(crate) trait Id: Copy + Eq {
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub(crate) struct $name(u32);
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) struct $name(NonZeroU32);
 
         #[allow(dead_code, reason = "not every kind of number needs its first one by name")]
         impl $name {
-            pub(crate) const ZERO: $name = $name(0);
+            pub(crate) const ZERO: $name = $name(NonZeroU32::MIN);
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name::ZERO
+            }
         }
 
         impl Id for $name {
             fn from_index(index: usize) -> Self {
-                $name(u32::try_from(index).expect("fewer than 2^32 things fit into memory"))
+                // one more than the index, so that an optional number takes no more room than a number
+                let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+                $name(number.expect("fewer than 2^32 things fit into memory"))
             }
 
             fn index(self) -> usize {
-                self.0 as usize
+                self.0.get() as usize - 1
             }
         }
     )*};

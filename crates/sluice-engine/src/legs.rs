@@ -329,9 +329,21 @@ impl Legs {
         if let Some(function) = large.memo.get(&seen).filter(|function| functions.is_known(**function)) {
             return *function;
         }
+        let mut before = None;
         for number in matching {
+            let passing = program.passing(number);
+            if let Some((run, together)) = passing {
+                let steps = &mut stages[program.place(number).stage as usize].steps;
+                if let Some(last) = steps.last_mut().filter(|_| before == Some(run)) {
+                    last.transports = together.clone();
+                    continue;
+                }
+            }
+            before = passing.map(|(run, _)| run);
             let rule = program.rule(number, role, materials);
-            push_step(&mut stages[program.place(number).stage as usize], rule, transports(rule));
+            let together = passing.map(|(_, together)| together.clone());
+            let transports = together.unwrap_or_else(|| transports(rule));
+            push_step(&mut stages[program.place(number).stage as usize], rule, transports);
         }
         let function = functions.id(compose(&stages, &profile, family));
         large.memo.insert(seen, function);

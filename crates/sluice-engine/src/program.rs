@@ -4,16 +4,18 @@
 //! class looks only at those that match every address and at those that ask something which it answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sluice_addr::Protocol;
+use sluice_model::Action;
 
 use crate::facts::Answers;
 use crate::ids::{CriterionId, PolicyIx};
 use crate::legs::Materials;
 use crate::lower::LoweredRule;
 use crate::roles::Role;
-use crate::transports::{Rect, Region};
+use crate::transports::{Rect, Region, Transports};
 
 /// Where a rule stands: its tier's place in the role, its policy, its place in the policy.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,9 @@ pub(crate) struct Program {
     open: Vec<u32>,
     /// The others, by a criterion that an address must answer.
     by_criterion: FxHashMap<CriterionId, Vec<u32>>,
+    /// For rules that match every address and pass out of the last tier: their transports together with those of such
+    /// rules before them, back to one that decides otherwise. What they do is the same, so that their order is not seen.
+    passing: FxHashMap<u32, (u32, Arc<Transports>)>,
     /// Do transports depend on what the peer answers?
     pub(crate) dependent: bool,
 }
@@ -77,10 +82,13 @@ impl Program {
             always: Vec::new(),
             open: Vec::new(),
             by_criterion: FxHashMap::default(),
+            passing: FxHashMap::default(),
             dependent: false,
         };
+        let mut run: (u32, Transports) = Default::default();
         let constant =
             |criterion: &CriterionId| materials.criteria.is_constant(*criterion, nothing.ground, false);
+        let last_stage = u32::try_from(role.stages.len().saturating_sub(1)).unwrap_or(u32::MAX);
         for (stage, of_stage) in (0u32..).zip(&role.stages) {
             let rules = || {
                 of_stage.policies.iter().flat_map(|policy| {
@@ -106,6 +114,13 @@ impl Program {
                     }
                     program.always.push(number);
                     open.close(rule);
+                    match rule.fixed_transports() {
+                        Some(transports) if rule.action == Action::Pass && stage == last_stage => {
+                            run.1.join(transports.clone());
+                            program.passing.insert(number, (run.0, Arc::new(run.1.clone())));
+                        }
+                        _ => run = (number, Transports::default()),
+                    }
                 } else if rule.peer.holds(nothing, rule.action) {
                     program.open.push(number);
                 } else {
@@ -158,6 +173,11 @@ impl Program {
             }
         }
         all
+    }
+
+    /// The run that a rule is part of, and the transports of the run up to it.
+    pub(crate) fn passing(&self, number: u32) -> Option<(u32, &Arc<Transports>)> {
+        self.passing.get(&number).map(|(run, transports)| (*run, transports))
     }
 
     pub(crate) fn place(&self, number: u32) -> Place {
