@@ -1,20 +1,21 @@
 //! Objects in, plan deltas out.
 //!
 //! ```text
-//!   ObjectDelta ──► World ──► rules lowered to criteria ──► addresses answer them ──► classes ─┐
-//!                        └──► endpoints ──► policies that apply ──► legs ◄────────────────────┘
-//!                                                                    └──► port functions ──► Plan ──► PlanDelta
+//!   pods ──► shapes ──┐ queries                          ┌─► classes ─┐ exceptions
+//!   sets, nets, … ──► │ places ──► facts of addresses ───┘            ├──► legs ──► functions ──► Plan, PlanDelta
+//!   policies ─────────┴─► roles, and criteria that their rules ask ───┘
 //! ```
 //!
-//! A rule is a conjunction of numbered criteria about the peer's address and about the subject's own, and a set of
-//! transports. Addresses that answer all criteria in use alike are one class, so a leg is computed once per class and not
-//! per pod.
+//! Rules are conjunctions of numbered criteria about the peer's address and about the subject's own, and a set of
+//! transports. Selectors are asked of shapes (all that they can see of a pod), never of pods; addresses that answer all
+//! criteria in use alike are one class; a leg looks only at classes that answer something which it asks.
 //!
-//! Invariants: a plan depends on the objects only, never on their order or framing (ids and generation aside); ids are
-//! stable while what they mean persists and are never used again after; no clock, no IO, no unbounded work per address.
+//! Invariants: a plan depends on the objects only, never on their order or framing (ids and generation aside); a flush
+//! costs what has changed; only policies that select an endpoint in scope are lowered and split classes; public ids are never
+//! used again, internal numbers only after the flush in which they became free; no clock, no IO.
 //! What it must compute is written in docs/semantics.md and, slowly, in `sluice_model::decide`.
 //!
-//! Start at [`Engine`].
+//! Start at [`Engine`]; the order of a flush is in `core.rs`.
 #![forbid(unsafe_code)]
 
 mod addresses;
