@@ -34,10 +34,11 @@ impl Core {
             }
         }
         let symbols = &mut self.catalog.symbols;
-        let known = symbols.find(&pod.key.namespace).and_then(|ns| self.pods.find(ns, &pod.key.name));
+        let namespace = symbols.take(&pod.key.namespace);
+        let known = self.pods.find(namespace, &pod.key.name);
         let shape = (!live.is_empty()).then(|| {
             let key = ShapeKey {
-                namespace: symbols.take(&pod.key.namespace),
+                namespace: symbols.retain(namespace),
                 account: symbols.take(&pod.service_account),
                 labels: take_labels(&pod.labels, symbols),
                 ports: take_ports(&pod.named_ports, symbols),
@@ -45,9 +46,13 @@ impl Core {
             self.shapes.take(key, symbols)
         });
         let node = pod.node.as_ref().map(|node| symbols.take(node));
-        let id = known.unwrap_or_else(|| {
-            self.pods.insert(Pod::new(symbols.take(&pod.key.namespace), pod.key.name.clone()))
-        });
+        let id = match known {
+            Some(id) => {
+                symbols.release(namespace); // the record has a use of its own
+                id
+            }
+            None => self.pods.insert(Pod::new(namespace, pod.key.name.clone())),
+        };
         let info = local.then(|| (pod.uid.clone(), pod.node.clone()));
         let old = self.pods.of(id);
         let same_endpoint = match (&info, self.locals.get(&id)) {

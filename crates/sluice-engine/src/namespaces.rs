@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sluice_model::World;
+use smallvec::SmallVec;
 
 use crate::core::{Core, Dirty, Progress};
 use crate::ids::{ShapeId, Sym};
@@ -16,7 +17,7 @@ use crate::symbols::Symbols;
 pub(crate) struct Namespaces {
     labels: FxHashMap<Sym, LabelList>,
     /// The namespaces with a label and a value.
-    by_label: FxHashMap<(Sym, Sym), Vec<Sym>>,
+    by_label: FxHashMap<(Sym, Sym), SmallVec<[Sym; 4]>>,
     /// The label that a namespace has that is known only from other objects.
     name_label: Sym,
     pub(crate) accounts: Accounts,
@@ -60,8 +61,6 @@ impl Namespaces {
     fn update(&mut self, name: &Arc<str>, world: &World, symbols: &mut Symbols) -> Option<Sym> {
         let namespace = symbols.take(name);
         let new = world.namespaces.get(name).map(|namespace| take_labels(&namespace.labels, symbols));
-        let mut before = Alone::default();
-        let before: LabelList = self.labels(namespace, &mut before).into();
         let old = match new {
             Some(labels) => {
                 for pair in &labels {
@@ -73,6 +72,8 @@ impl Namespaces {
             None => self.labels.remove(&namespace),
         };
         let mut after = Alone::default();
+        let alone = [(self.name_label, namespace)];
+        let before: &[(Sym, Sym)] = old.as_deref().unwrap_or(&alone);
         let changed = *before != *self.labels(namespace, &mut after);
         if let Some(old) = old {
             for pair in &old {
