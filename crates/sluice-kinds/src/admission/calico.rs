@@ -53,7 +53,7 @@ pub(super) fn validate(errors: &mut Errors, kind: &str, root: &Field<'_>) {
 fn staged_deletion(errors: &mut Errors, kind: &str, spec: &Field<'_>) {
     let fields = spec.value.as_object().into_iter().flatten();
     let mut more =
-        fields.filter(|(name, value)| !DELETION_FIELDS.contains(&name.as_str()) && !is_zero(value));
+        fields.filter(|(name, value)| !DELETION_FIELDS.contains(&name.as_str()) && !is_zero(name, value));
     if more.next().is_some() {
         let detail = match kind {
             "StagedKubernetesNetworkPolicy" => {

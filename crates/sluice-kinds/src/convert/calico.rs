@@ -104,21 +104,24 @@ pub(super) fn staged(reader: &mut Reader<'_>, spec: &Field<'_>) -> Result<Option
 /// Fields of a staged Delete that its spec may have (3.8).
 pub(crate) const DELETION_FIELDS: [&str; 2] = ["stagedAction", "tier"];
 
-/// Whether a field says nothing, as the API's zero values do.
-pub(crate) fn is_zero(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) | Value::Number(_) => false,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
+/// Whether a field of a staged policy's spec says nothing: the zero value of its own type, or null.
+pub(crate) fn is_zero(field: &str, value: &Value) -> bool {
+    match field {
+        _ if value.is_null() => true,
+        "podSelector" => value.as_object().is_some_and(|selector| selector.is_empty()),
+        "ingress" | "egress" | "types" | "policyTypes" | "performanceHints" => {
+            value.as_array().is_some_and(|items| items.is_empty())
+        }
+        "applyOnForward" | "doNotTrack" | "preDNAT" => value.as_bool() == Some(false),
+        _ => value.as_str() == Some(""),
     }
 }
 
 /// A staged Delete: it names the enforced object and says nothing else (3.8).
 pub(super) fn deletion(reader: &mut Reader<'_>, spec: &Field<'_>) -> Option<Object> {
     let fields = spec.value.as_object().into_iter().flatten();
-    let more = fields.filter(|(name, value)| !DELETION_FIELDS.contains(&name.as_str()) && !is_zero(value));
+    let more =
+        fields.filter(|(name, value)| !DELETION_FIELDS.contains(&name.as_str()) && !is_zero(name, value));
     let more: Vec<&str> = more.map(|(name, _)| name.as_str()).collect();
     if let Some(first) = more.first() {
         let message = "spec fields, except tier, must be empty if stagedAction is Delete";
