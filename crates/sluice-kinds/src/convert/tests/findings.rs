@@ -113,13 +113,6 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
-        "apiVersion: projectcalico.org/v3\nkind: StagedGlobalNetworkPolicy\nmetadata: {name: s}",
-        "{stagedAction: Delete, selector: {}}",
-        &[
-            "f:4: SL2009 StagedGlobalNetworkPolicy s: spec.selector: spec fields, except tier, must be empty if stagedAction is Delete (the staged policy has no effect)",
-        ],
-    ),
-    (
         "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: kube-admin}",
         "{order: 5, defaultAction: Deny}",
         &[

@@ -75,3 +75,18 @@ fn staged_policies_are_read_as_what_they_stage() {
     );
     assert_eq!(stored, "tier default order 1000 subject <none> staged Set\ningress:");
 }
+
+/// Such an object can stand in storage, where no loader has looked at types.
+#[test]
+fn an_empty_value_of_another_type_is_not_nothing() {
+    let value = serde_json::json!({
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "StagedGlobalNetworkPolicy",
+        "metadata": {"name": "s"},
+        "spec": {"stagedAction": "Delete", "selector": {}},
+    });
+    let converted = crate::to_model(&value, None);
+    let said: Vec<String> =
+        converted.findings.iter().map(|found| format!("{} {}", found.code, found.path)).collect();
+    assert_eq!((converted.object.is_none(), said), (true, vec!["SL2009 spec.selector".to_owned()]));
+}
