@@ -309,7 +309,11 @@ fn service_accounts(
         return Err(Unreadable);
     }
     let names = list(reader, &field.get("names"), usize::MAX, |reader, item| match item.text() {
-        Ok(name) => Ok(Arc::<str>::from(name.unwrap_or_default())),
+        Ok(Some(name)) => Ok(Arc::<str>::from(name)),
+        Ok(None) => {
+            reader.find(Code::SL2013, &item.path, "expected a string, found null", None);
+            Err(Unreadable)
+        }
         Err(wrong) => {
             reader.wrong_type(Code::SL2013, &wrong);
             Err(Unreadable)

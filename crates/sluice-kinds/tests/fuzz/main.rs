@@ -18,7 +18,7 @@ use choices::Choices;
 use objects::Written;
 
 /// How long a target draws inputs, unless `SLUICE_SECONDS` says otherwise.
-const SECONDS: u64 = 1;
+const SECONDS: u64 = 4;
 
 /// Names the seed if the test fails.
 struct Seed(u64);
