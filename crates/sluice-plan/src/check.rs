@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sluice_addr::{AddrSet, Family};
 use sluice_model::PodKey;
 
+use crate::host::StageLegs;
 use crate::plan::{ClassId, FunctionId, Ground, Leg, LegId, Plan};
 
 /// A way in which a plan contradicts itself. None is ever caused by a user's objects: each is a defect of the program.
@@ -38,6 +40,10 @@ pub enum Violation {
     UndefinedLeg { endpoint: PodKey, leg: LegId },
     #[error("{0} is defined and not used")]
     UnusedLeg(LegId),
+    #[error("host endpoint {endpoint} has {leg}, which is not defined")]
+    UndefinedHostLeg { endpoint: Arc<str>, leg: LegId },
+    #[error("host endpoint {endpoint} has an exception for {class} that is none, or not defined")]
+    NoHostException { endpoint: Arc<str>, class: ClassId },
     #[error("{endpoint} has {address}, which is no pod address of the plan")]
     UnknownAddress { endpoint: PodKey, address: IpAddr },
 }
@@ -50,6 +56,7 @@ impl Plan {
         self.check_legs(&mut found);
         self.check_functions(&mut found);
         self.check_endpoints(&mut found);
+        self.check_host_endpoints(&mut found);
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
@@ -102,8 +109,9 @@ impl Plan {
                 undefined.into_iter().map(|function| Violation::UndefinedFunction { function, leg: *id }),
             );
         }
-        let used: BTreeSet<LegId> =
-            self.subjects().into_iter().flat_map(|subject| [subject.ingress, subject.egress]).collect();
+        let of_pods = self.subjects().into_iter().flat_map(|subject| [subject.ingress, subject.egress]);
+        let of_hosts = self.host_endpoints.values().flat_map(|endpoint| endpoint.legs());
+        let used: BTreeSet<LegId> = of_pods.chain(of_hosts).collect();
         found.extend(self.legs.keys().filter(|id| !used.contains(id)).map(|id| Violation::UnusedLeg(*id)));
     }
 
@@ -134,6 +142,24 @@ impl Plan {
                 }
                 if !self.hosts.contains_key(address) {
                     found.push(Violation::UnknownAddress { endpoint: key.clone(), address: *address });
+                }
+            }
+        }
+    }
+
+    fn check_host_endpoints(&self, found: &mut Vec<Violation>) {
+        for (name, endpoint) in &self.host_endpoints {
+            let legs: BTreeSet<LegId> = endpoint.legs().collect();
+            for leg in legs.into_iter().filter(|leg| !self.legs.contains_key(leg)) {
+                found.push(Violation::UndefinedHostLeg { endpoint: name.clone(), leg });
+            }
+            for (_, legs) in endpoint.ingress.all().chain(endpoint.egress.all()) {
+                let StageLegs { base, exceptions } = legs;
+                for (class, leg) in exceptions {
+                    let ground = self.classes.get(class);
+                    if ground.is_none_or(|ground| base[ground.index()] == *leg) {
+                        found.push(Violation::NoHostException { endpoint: name.clone(), class: *class });
+                    }
                 }
             }
         }

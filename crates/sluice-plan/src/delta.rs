@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sluice_model::PodKey;
 
 use crate::function::PortFunction;
+use crate::host::HostEndpoint;
 use crate::plan::{ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Plan, Revisions, Span};
 
 /// What changed in one map.
@@ -73,6 +74,8 @@ pub struct PlanDelta {
     pub ranges: Changes<IpAddr, Span>,
     /// Endpoints.
     pub endpoints: Changes<PodKey, Endpoint>,
+    /// Host endpoints.
+    pub host_endpoints: Changes<Arc<str>, HostEndpoint>,
     /// Addresses of nodes.
     pub nodes: Changes<IpAddr, Arc<str>>,
 }
@@ -87,6 +90,7 @@ impl PlanDelta {
             && self.hosts.is_empty()
             && self.ranges.is_empty()
             && self.endpoints.is_empty()
+            && self.host_endpoints.is_empty()
             && self.nodes.is_empty()
     }
 }
@@ -105,6 +109,7 @@ impl Plan {
             hosts: Changes::between(&self.hosts, &new.hosts),
             ranges: Changes::between(&self.ranges, &new.ranges),
             endpoints: Changes::between(&self.endpoints, &new.endpoints),
+            host_endpoints: Changes::between(&self.host_endpoints, &new.host_endpoints),
             nodes: Changes::between(&self.nodes, &new.nodes),
         }
     }
@@ -144,6 +149,7 @@ impl Plan {
         delta.hosts.apply(&mut self.hosts);
         delta.ranges.apply(&mut self.ranges);
         delta.endpoints.apply(&mut self.endpoints);
+        delta.host_endpoints.apply(&mut self.host_endpoints);
         delta.nodes.apply(&mut self.nodes);
     }
 }

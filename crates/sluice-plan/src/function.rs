@@ -32,8 +32,13 @@ pub enum Cause {
     Rule(RuleRef),
     /// No rule of the tier decided and its default action is Deny (semantics 1.2).
     TierDefault(Arc<str>),
-    /// No tier decided: the pod's profile (semantics 3.7).
+    /// No tier decided: the profile of the pod or of the host endpoint (semantics 3.7).
     Profile(Arc<str>),
+    /// Normal stage of a host endpoint: no tier decided, and none of its profiles allows (semantics 3.10).
+    NoProfile,
+    /// Other stages of a host endpoint: no tier decided, so that the connection goes on to the next stage. Always with
+    /// [`Verdict::Allow`].
+    NextStage,
 }
 
 impl fmt::Display for Cause {
@@ -42,6 +47,8 @@ impl fmt::Display for Cause {
             Cause::Rule(rule) => rule.fmt(f),
             Cause::TierDefault(tier) => write!(f, "default of tier {tier}"),
             Cause::Profile(name) => write!(f, "profile {name}"),
+            Cause::NoProfile => f.write_str("no profile"),
+            Cause::NextStage => f.write_str("next stage"),
         }
     }
 }

@@ -11,6 +11,9 @@
 //! from class to [`PortFunction`], written as a base and its exceptions. Equal functions and equal legs are shared. A Plan knows no sets, chains or maps: those
 //! are a backend's choice. [`Plan::judge`] is the simulator; [`PlanDelta`] is what travels to backends.
 //!
+//! A stage of a host endpoint has legs too, one for each class of the address on its own side ([`StageLegs`]);
+//! [`Simulator::stages`] runs a connection along a path of nodes.
+//!
 //! Invariants ([`Plan::check`]): ranges are disjoint and cover both families; a class has addresses of one ground only;
 //! exceptions differ from the base; every id that is used is defined and every function that is defined is used.
 #![forbid(unsafe_code)]
@@ -18,6 +21,8 @@
 mod check;
 mod delta;
 mod function;
+mod host;
+mod path;
 mod plan;
 mod simulator;
 mod text;
@@ -25,6 +30,8 @@ mod text;
 pub use check::Violation;
 pub use delta::{Changes, PlanDelta};
 pub use function::{Cause, Outcome, PortFunction, Row, TransportMatch, Verdict};
+pub use host::{HostEndpoint, HostStages, StageLegs};
+pub use path::StageStep;
 pub use plan::{
     ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Plan, Revisions, Span, Subject, TierStage,
 };

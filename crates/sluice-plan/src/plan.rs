@@ -9,6 +9,7 @@ use sluice_addr::{AddrRange, Family};
 use sluice_model::{Direction, PodKey, RuleRef, TierDefault};
 
 use crate::function::PortFunction;
+use crate::host::HostEndpoint;
 
 /// A peer class: all addresses that the active policies cannot tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,7 +36,9 @@ pub struct Plan {
     /// The local endpoints.
     #[serde(with = "serde_endpoints")]
     pub endpoints: BTreeMap<PodKey, Endpoint>,
-    /// What applies to endpoints, by direction.
+    /// The host endpoints of the nodes in scope, by name.
+    pub host_endpoints: BTreeMap<Arc<str>, HostEndpoint>,
+    /// What applies to endpoints and to stages of host endpoints, by direction.
     pub legs: BTreeMap<LegId, Leg>,
     /// The port functions that legs refer to.
     pub functions: BTreeMap<FunctionId, Arc<PortFunction>>,

@@ -8,6 +8,7 @@ use sluice_addr::{Family, Flow, Protocol, Transport};
 use sluice_model::{Circumstances, EndpointToHost, PodKey};
 
 use crate::function::{Outcome, Verdict};
+use crate::path::StageStep;
 use crate::plan::{Endpoint, LegId, Plan, Subject};
 
 /// What a plan says about a connection.
@@ -19,12 +20,15 @@ pub struct Judgement {
     pub egress: Option<Outcome>,
     /// The ingress leg, if the destination is an endpoint of this plan and no clause decides without it.
     pub ingress: Option<Outcome>,
+    /// The stages of host endpoints on the path, up to one that denies, if the path is known
+    /// ([`Circumstances::path`]) and no clause decides without them.
+    pub stages: Vec<StageStep>,
 }
 
 impl Judgement {
     /// A verdict that needs no policy.
     fn outright(verdict: Verdict) -> Self {
-        Judgement { verdict, egress: None, ingress: None }
+        Judgement { verdict, egress: None, ingress: None, stages: Vec::new() }
     }
 }
 
@@ -75,7 +79,8 @@ impl<'p> Simulator<'p> {
         self.judge_in(flow, &Circumstances::default())
     }
 
-    /// Judges a connection as semantics 1.2 does. A leg whose end is no endpoint of this plan is left to whoever
+    /// Judges a connection as semantics 1.2 does; the stages of host endpoints too if the path is known, else without
+    /// them. A leg whose end is no endpoint of this plan is left to whoever
     /// plans for it.
     pub fn judge_in(&self, flow: &Flow, circumstances: &Circumstances) -> Judgement {
         let source = self.owners_of(flow.source);
@@ -107,8 +112,12 @@ impl<'p> Simulator<'p> {
         }
         let egress = self.strictest(source, |subject| subject.egress, flow.destination, flow);
         let ingress = self.strictest(destination, |subject| subject.ingress, flow.source, flow);
-        let denied = [&egress, &ingress].into_iter().flatten().any(|o| o.verdict == Verdict::Deny);
-        Judgement { verdict: if denied { Verdict::Deny } else { Verdict::Allow }, egress, ingress }
+        let path = circumstances.path.iter();
+        let stages: Vec<StageStep> =
+            path.flat_map(|path| self.stages(flow, path, circumstances)).collect();
+        let legs = [&egress, &ingress].into_iter().flatten().map(|outcome| outcome.verdict);
+        let denied = legs.chain(stages.iter().map(StageStep::verdict)).any(|v| v == Verdict::Deny);
+        Judgement { verdict: if denied { Verdict::Deny } else { Verdict::Allow }, egress, ingress, stages }
     }
 
     fn owners_of(&self, address: IpAddr) -> &[Owner<'p>] {
@@ -132,7 +141,11 @@ impl<'p> Simulator<'p> {
         Some(outcomes.find(|outcome| outcome.verdict == Verdict::Deny).unwrap_or(first).clone())
     }
 
-    fn outcome(&self, leg: LegId, peer: IpAddr, flow: &Flow) -> Option<&'p Outcome> {
+    pub(crate) fn plan(&self) -> &'p Plan {
+        self.plan
+    }
+
+    pub(crate) fn outcome(&self, leg: LegId, peer: IpAddr, flow: &Flow) -> Option<&'p Outcome> {
         let class = self.plan.class_of(peer)?;
         let function = self.plan.functions.get(&self.plan.function(leg, class)?)?;
         Some(function.decide(flow.protocol(), &flow.transport).0)

@@ -8,14 +8,15 @@ use std::fmt;
 use std::net::IpAddr;
 
 use sluice_addr::{AddrRange, PortSet};
-use sluice_model::TierDefault;
+use sluice_model::{InterfaceMatch, TierDefault};
 
 use crate::function::{Outcome, PortFunction, Row, TransportMatch};
+use crate::host::{HostEndpoint, HostStages, StageLegs};
 use crate::plan::{ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Plan, Span, Subject};
 
 impl Plan {
     /// The same plan with ids that depend on content only, and generation 0: classes by their lowest address, functions
-    /// by their rows, legs by the first endpoint that has them.
+    /// by their rows, legs by the first endpoint or host endpoint that has them.
     pub fn renumbered(&self) -> Plan {
         let classes = self.class_order();
         let functions: BTreeMap<FunctionId, FunctionId> = {
@@ -27,9 +28,11 @@ impl Plan {
         let function = |id: &FunctionId| functions.get(id).copied().unwrap_or(*id);
         let mut leg_order: BTreeMap<LegId, LegId> = BTreeMap::new();
         let used = self.endpoints.values().flat_map(|e| e.addresses.iter().map(|(_, subject)| subject));
-        for id in used.flat_map(|subject| [&subject.ingress, &subject.egress]).chain(self.legs.keys()) {
+        let of_pods = used.flat_map(|subject| [subject.ingress, subject.egress]);
+        let of_hosts = self.host_endpoints.values().flat_map(|host| self.legs_in_order(host, &classes));
+        for id in of_pods.chain(of_hosts).chain(self.legs.keys().copied()) {
             let next = LegId(u32::try_from(leg_order.len()).expect("as many as there are 32-bit ids"));
-            leg_order.entry(*id).or_insert(next);
+            leg_order.entry(id).or_insert(next);
         }
         let leg = |id: &LegId| leg_order.get(id).copied().unwrap_or(*id);
         let subject = |s: &Subject| Subject { ingress: leg(&s.ingress), egress: leg(&s.egress) };
@@ -49,6 +52,15 @@ impl Plan {
                     (key.clone(), Endpoint { uid: e.uid.clone(), node: e.node.clone(), addresses })
                 })
                 .collect(),
+            host_endpoints: self
+                .host_endpoints
+                .iter()
+                .map(|(name, host)| {
+                    let stages = |stages: &HostStages| stages.map(|legs| legs.map(leg, class));
+                    let (ingress, egress) = (stages(&host.ingress), stages(&host.egress));
+                    (name.clone(), HostEndpoint { ingress, egress, ..host.clone() })
+                })
+                .collect(),
             legs: self.legs.iter().map(|(id, l)| (leg(id), renumbered_leg(l))).collect(),
             functions: self.functions.iter().map(|(id, f)| (function(id), f.clone())).collect(),
             classes: self.classes.iter().map(|(id, ground)| (class(id), *ground)).collect(),
@@ -60,6 +72,23 @@ impl Plan {
                 .collect(),
             nodes: self.nodes.clone(),
         }
+    }
+
+    /// The legs of a host endpoint in an order that depends on no id.
+    fn legs_in_order(
+        &self,
+        host: &HostEndpoint,
+        classes: &BTreeMap<ClassId, ClassId>,
+    ) -> impl Iterator<Item = LegId> {
+        let mut legs: Vec<LegId> = Vec::new();
+        for (_, stage) in host.ingress.all().chain(host.egress.all()) {
+            legs.extend(stage.base);
+            let mut others: Vec<(ClassId, LegId)> =
+                stage.exceptions.iter().map(|(c, leg)| (classes.get(c).copied().unwrap_or(*c), *leg)).collect();
+            others.sort();
+            legs.extend(others.into_iter().map(|(_, leg)| leg));
+        }
+        legs.into_iter()
     }
 
     /// New class ids in the order of each class's lowest address.
@@ -182,8 +211,44 @@ impl fmt::Display for Plan {
             }
             writeln!(f)?;
         }
+        for (name, host) in &self.host_endpoints {
+            write_host_endpoint(f, name, host)?;
+        }
         Ok(())
     }
+}
+
+fn write_host_endpoint(f: &mut fmt::Formatter<'_>, name: &str, host: &HostEndpoint) -> fmt::Result {
+    write!(f, "host endpoint {name} on {} ", host.node)?;
+    match &host.interface {
+        InterfaceMatch::Named(interface) => writeln!(f, "interface {interface}")?,
+        InterfaceMatch::Every => writeln!(f, "every interface")?,
+        InterfaceMatch::ByAddress => {
+            let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+            writeln!(f, "interface with {}", addresses.join(" or "))?;
+        }
+    }
+    for (way, stages) in [("in", &host.ingress), ("out", &host.egress)] {
+        for (stage, legs) in stages.all() {
+            write!(f, "  {stage}-{way}")?;
+            write_stage_legs(f, legs)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_stage_legs(f: &mut fmt::Formatter<'_>, legs: &StageLegs) -> fmt::Result {
+    if legs.base.iter().all(|leg| *leg == legs.base[0]) {
+        write!(f, " {}", legs.base[0])?;
+    } else {
+        for ground in Ground::ALL {
+            write!(f, " [{ground}]={}", legs.base[ground.index()])?;
+        }
+    }
+    for (class, leg) in &legs.exceptions {
+        write!(f, " {class}={leg}")?;
+    }
+    writeln!(f)
 }
 
 impl Plan {

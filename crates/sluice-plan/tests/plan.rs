@@ -70,6 +70,7 @@ fn example() -> Plan {
             (PodKey::new("web", "api"), endpoint("u1", "192.168.5.1", 6)),
             (PodKey::new("web", "front"), endpoint("u2", "192.168.5.2", 1)),
         ]),
+        host_endpoints: BTreeMap::new(),
         legs: BTreeMap::from([(LegId(6), guarded), (LegId(1), everywhere)]),
         functions: BTreeMap::from([
             (web, Arc::new(web_only())),
