@@ -15,7 +15,8 @@ use crate::engine::Scope;
 use crate::facts::{FactLists, PortMaps};
 use crate::functions::Functions;
 use crate::holders::Holders;
-use crate::ids::{HolderId, PodId, QueryId, ShapeId, Sym};
+use crate::hosts::Hosts;
+use crate::ids::{HolderId, HostId, PodId, QueryId, ShapeId, Sym};
 use crate::legs::Legs;
 use crate::namespaces::Namespaces;
 use crate::nodes::NodeAddresses;
@@ -65,6 +66,8 @@ pub(crate) struct Progress {
     pub(crate) criteria_changed: bool,
     /// Endpoints whose legs must be looked at.
     pub(crate) endpoints: Vec<PodId>,
+    /// Host endpoints whose legs must be looked at.
+    pub(crate) hosts: BTreeSet<HostId>,
 }
 
 /// All that is kept between flushes but the objects themselves.
@@ -87,6 +90,7 @@ pub(crate) struct Core {
     pub(crate) local_shapes: BTreeSet<ShapeId>,
     /// Subjects of policies that are gone, to be given up at the end of the flush.
     pub(crate) spent_queries: Vec<QueryId>,
+    pub(crate) hosts: Hosts,
     pub(crate) nodes: NodeAddresses,
     /// The addresses of each Node object.
     pub(crate) node_objects: FxHashMap<Arc<str>, Vec<IpAddr>>,
@@ -126,6 +130,7 @@ impl Core {
             locals: FxHashMap::default(),
             local_shapes: BTreeSet::new(),
             spent_queries: Vec::new(),
+            hosts: Hosts::default(),
             nodes: NodeAddresses::default(),
             node_objects: FxHashMap::default(),
             subject_index: QueryIndex::default(),
@@ -151,6 +156,7 @@ impl Core {
         let mut dirty = std::mem::take(&mut self.dirty);
         self.update_namespaces(&dirty, world, &mut progress);
         self.update_holders(&dirty, world);
+        self.update_hosts(&dirty, world, &mut progress);
         self.count_endpoints(std::mem::take(&mut dirty.pods), &mut progress);
         self.vacate_shapes(&mut progress);
         self.update_projects(&mut dirty, world);
@@ -160,6 +166,7 @@ impl Core {
             self.reorder_tiers(world);
         }
         self.cast_shapes(&mut progress);
+        self.cast_hosts(&progress);
         self.activate_policies(&mut progress);
         let refreshed = self.refresh_roles(world, &mut progress);
         let forgotten = self.update_criteria(&dirty, world, &mut progress);
@@ -168,6 +175,7 @@ impl Core {
         self.places.update(&mut self.lists, &mut self.ports);
         let changed = self.classify(dirty.hosts, &mut progress, plan, delta);
         self.update_endpoints(&mut progress, plan, delta);
+        self.update_host_legs(&progress, &changed, world);
         self.legs.sweep(&mut self.roles, &mut self.functions, plan, delta);
         self.roles.sweep(&mut self.catalog);
         let materials = crate::legs::Materials {
@@ -182,6 +190,7 @@ impl Core {
         self.legs.update(&refreshed, &changed, &materials, &mut self.functions, plan, delta);
         self.functions.publish(plan, &mut delta.functions);
         self.nodes.publish(plan, &mut delta.nodes);
+        self.publish_hosts(plan, &mut delta.host_endpoints);
         forgotten.into_iter().for_each(|criterion| self.catalog.remove_criterion(criterion));
         for query in std::mem::take(&mut self.spent_queries) {
             self.catalog.release_query(query);
@@ -195,6 +204,7 @@ impl Core {
         self.pods.settle();
         self.shapes.settle();
         self.holders.settle();
+        self.hosts.settle();
         self.policies.slab.settle();
         self.roles.settle();
         self.lists.settle();

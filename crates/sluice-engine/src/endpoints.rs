@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::core::{Core, Progress};
 use crate::ids::{LegIx, PodId, RoleId, ShapeId};
-use crate::legs::OwnFacts;
+use crate::legs::{OwnFacts, Undecided};
 
 /// What is kept of a pod that the engine plans for.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Core {
             let of_address = Direction::BOTH.map(|direction| {
                 let role = roles[direction as usize];
                 let own = self.own_facts(role, shape, *address, &owned);
-                self.legs.take(role, own, profile, &mut self.roles)
+                self.legs.take(role, own, Undecided::Pod(profile), &mut self.roles)
             });
             let [ingress, egress] = of_address.map(|leg| self.legs.id(leg));
             addresses.push((*address, Subject { ingress, egress }));
@@ -135,11 +135,11 @@ impl Core {
             match same.or_else(other).and_then(|a| self.pods.host(a)?.class) {
                 Some(class) => {
                     let answers = self.classes.answers(class, &self.catalog.criteria, &self.lists);
-                    OwnFacts::new(answers.contested, answers.facts, answers.deny, asked)
+                    OwnFacts::new(true, answers.contested, answers.facts, answers.deny, asked)
                 }
                 None => {
                     let facts = self.lists.of(self.shapes.of(shape).facts);
-                    OwnFacts::new(false, facts, facts, asked)
+                    OwnFacts::new(true, false, facts, facts, asked)
                 }
             }
         })

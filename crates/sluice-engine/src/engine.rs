@@ -69,9 +69,12 @@ impl Engine {
             }
         }
         match delta {
-            ObjectDelta::Upsert(Object::Pod(pod)) => self.stale |= self.core.upsert_pod(&pod),
+            ObjectDelta::Upsert(Object::Pod(pod)) => {
+                self.stale |= self.core.upsert_pod(&pod) | self.core.hosts.look_at_namespaces();
+            }
             ObjectDelta::Delete(key) if key.kind == Kind::Pod => {
-                self.stale |= self.core.delete_pod(&PodKey { namespace: key.namespace, name: key.name });
+                self.stale |= self.core.delete_pod(&PodKey { namespace: key.namespace, name: key.name })
+                    | self.core.hosts.look_at_namespaces();
             }
             ObjectDelta::Upsert(Object::Policy(policy)) => {
                 let key = policy.key.clone();

@@ -73,6 +73,11 @@ impl Holder {
 }
 
 impl Holders {
+    /// The holder that stands for a host endpoint.
+    pub(crate) fn host_endpoint(&self, name: &str) -> Option<HolderId> {
+        self.host_endpoints.get(name).copied()
+    }
+
     pub(crate) fn settle(&mut self) {
         self.slab.settle();
     }

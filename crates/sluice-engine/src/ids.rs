@@ -50,6 +50,8 @@ ids! {
     ShapeId,
     /// A set or a host endpoint.
     HolderId,
+    /// A host endpoint of a node in scope.
+    HostId,
     /// A selector with its scope.
     QueryId,
     /// A question that rules ask about one address.

@@ -24,9 +24,36 @@ pub const POD_PROFILE: &str = "kns";
 /// What rules know of the subject's own address in one family, restricted to what they ask.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OwnFacts {
+    /// Is it an address of a pod? Of no concern where nothing is asked.
+    pub(crate) pod: bool,
     pub(crate) contested: bool,
     pub(crate) facts: Box<[Fact]>,
     pub(crate) deny: Box<[Fact]>,
+}
+
+/// What happens where no tier decides (semantics 3.7, 3.10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Undecided {
+    /// The profile of a pod.
+    Pod(Verdict),
+    /// The profile of a host endpoint that allows.
+    Profile(Arc<str>),
+    /// None of a host endpoint's profiles allows.
+    NoProfile,
+    /// The next stage of a host endpoint looks.
+    NextStage,
+}
+
+impl Undecided {
+    fn outcome(&self, of_pods: &Arc<str>) -> Outcome {
+        let (verdict, cause) = match self {
+            Undecided::Pod(verdict) => (*verdict, Cause::Profile(of_pods.clone())),
+            Undecided::Profile(name) => (Verdict::Allow, Cause::Profile(name.clone())),
+            Undecided::NoProfile => (Verdict::Deny, Cause::NoProfile),
+            Undecided::NextStage => (Verdict::Allow, Cause::NextStage),
+        };
+        Outcome { verdict, cause }
+    }
 }
 
 #[derive(Debug)]
@@ -34,9 +61,8 @@ pub(crate) struct LegUse {
     id: LegId,
     role: RoleId,
     own: [OwnFacts; 2],
-    /// What happens where no tier decides (semantics 3.7).
-    profile: Verdict,
-    /// How many endpoint addresses have it.
+    undecided: Undecided,
+    /// How many endpoint addresses, or places of stages, have it.
     users: u32,
     /// For legs of very many rules.
     large: Option<Box<Large>>,
@@ -85,29 +111,30 @@ pub(crate) struct Materials<'a> {
 }
 
 impl Legs {
-    /// The leg of a role for a subject, for one more endpoint address.
+    /// The leg of a role for a subject, for one more user.
     pub(crate) fn take(
         &mut self,
         role: RoleId,
         own: [OwnFacts; 2],
-        profile: Verdict,
+        undecided: Undecided,
         roles: &mut Roles,
     ) -> LegIx {
         let legs = &mut roles.of_mut(role).legs;
-        let known = legs.iter().find(|ix| self.slab[**ix].own == own && self.slab[**ix].profile == profile);
+        let same = |leg: &LegUse| leg.own == own && leg.undecided == undecided;
+        let known = legs.iter().find(|ix| same(&self.slab[**ix]));
         if let Some(ix) = known {
             self.slab[*ix].users += 1;
             return *ix;
         }
         let id = LegId(self.next);
         self.next = self.next.checked_add(1).expect("fewer than 2^32 ids in the life of a process");
-        let ix = self.slab.insert(LegUse { id, role, own, profile, users: 1, large: None });
+        let ix = self.slab.insert(LegUse { id, role, own, undecided, users: 1, large: None });
         legs.push(ix);
         self.fresh.push(ix);
         ix
     }
 
-    /// One endpoint address less.
+    /// One user less.
     pub(crate) fn release(&mut self, ix: LegIx) {
         let leg = &mut self.slab[ix];
         leg.users -= 1;
@@ -283,18 +310,18 @@ impl Legs {
         materials: &Materials<'_>,
         functions: &mut Functions,
     ) -> FunctionId {
-        let LegUse { role, own, profile, large, .. } = &mut self.slab[ix];
+        let LegUse { role, own, undecided, large, .. } = &mut self.slab[ix];
         let role = materials.roles.of(*role);
         let family = Ground::ALL[peer.ground].family;
         let own = &own[family as usize];
         let own = Answers {
             criteria: materials.criteria,
-            ground: Ground { family, pod: true }.index(),
+            ground: Ground { family, pod: own.pod }.index(),
             contested: own.contested,
             facts: &own.facts,
             deny: &own.deny,
         };
-        let profile = Outcome { verdict: *profile, cause: Cause::Profile(materials.profile.clone()) };
+        let profile = undecided.outcome(materials.profile);
         let transports = |rule: &LoweredRule| rule.transports(peer, &own, materials.ports);
         let mut stages: Vec<Stage<'_>> = role
             .stages
@@ -306,7 +333,8 @@ impl Legs {
                 let lowered =
                     stage.policies.iter().filter_map(|p| materials.policies.slab[*p].lowered.as_ref());
                 for rule in lowered.flat_map(|policy| policy.rules(role.direction)) {
-                    if rule.of_family(family)
+                    if rule.stands_at(role.seat)
+                        && rule.of_family(family)
                         && rule.own.holds(&own, rule.action)
                         && rule.peer.holds(peer, rule.action)
                     {
@@ -365,11 +393,12 @@ pub(crate) fn restricted(facts: &[Fact], asked: &[crate::ids::CriterionId]) -> B
 impl OwnFacts {
     /// What is known of an address, restricted to what is asked.
     pub(crate) fn new(
+        pod: bool,
         contested: bool,
         facts: &[Fact],
         deny: &[Fact],
         asked: &[crate::ids::CriterionId],
     ) -> Self {
-        OwnFacts { contested, facts: restricted(facts, asked), deny: restricted(deny, asked) }
+        OwnFacts { pod, contested, facts: restricted(facts, asked), deny: restricted(deny, asked) }
     }
 }

@@ -32,6 +32,8 @@ mod expr;
 mod facts;
 mod functions;
 mod holders;
+mod host_legs;
+mod hosts;
 mod ids;
 mod labels;
 mod legs;

@@ -15,6 +15,7 @@ use crate::criterion::Criterion;
 use crate::expr::{Expr, Key};
 use crate::facts::{Answers, PortMaps};
 use crate::ids::{CriterionId, QueryId, Sym};
+use crate::policies::Seat;
 use crate::queries::{Query, QueryScope};
 use crate::transports::{Rect, Transports};
 
@@ -62,6 +63,8 @@ pub(crate) struct LoweredRule {
     pub(crate) action: Action,
     pub(crate) reference: RuleRef,
     families: [bool; 2],
+    /// Could it not be read? Then it denies at pods and is skipped at host endpoints (semantics 7.3).
+    unreadable: bool,
     /// About the address at the other end.
     pub(crate) peer: Condition,
     /// About the subject's own address.
@@ -165,6 +168,11 @@ struct Ends<'a> {
 }
 
 impl LoweredRule {
+    /// Does it count where `seat` says?
+    pub(crate) fn stands_at(&self, seat: Seat) -> bool {
+        !self.unreadable || seat == Seat::Pod
+    }
+
     pub(crate) fn of_family(&self, family: Family) -> bool {
         self.families[family as usize]
     }
@@ -230,6 +238,7 @@ impl Lowering<'_> {
             action: rule.action,
             reference: rule.reference.clone(),
             families: [true; 2],
+            unreadable: matches!(rule.body, RuleBody::Unreadable),
             peer: Condition::default(),
             own: Condition::default(),
             fixed: Arc::new(Transports::all()),

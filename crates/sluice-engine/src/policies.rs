@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use sluice_model::{
-    BUILT_IN_TIERS, Direction, ObjectKey, Order, Policy, RuleRef, Subject, TierDefault, World,
+    BUILT_IN_TIERS, Direction, HostUse, Kind, ObjectKey, Order, Policy, RuleRef, Stage, Subject, TierDefault,
+    World,
 };
 
 use crate::catalog::Catalog;
@@ -45,6 +46,50 @@ impl PolicyUse {
     pub(crate) fn speaks(&self, direction: Direction) -> bool {
         self.policy.rules(direction).is_some()
     }
+
+    /// Does it take part where `seat` says, if it selects whoever sits there (semantics 3.2, 3.10)?
+    pub(crate) fn takes_part(&self, seat: Seat, direction: Direction) -> bool {
+        self.speaks(direction)
+            && match seat {
+                Seat::Pod => self.policy.host.concerns_pods(),
+                Seat::Host(stage) => self.concerns_hosts() && seat_of(stage, self.policy.host),
+            }
+    }
+
+    /// May it select host endpoints (semantics 3.2)?
+    pub(crate) fn concerns_hosts(&self) -> bool {
+        let speaks_of_pods = !matches!(
+            self.policy.subject,
+            Subject::Calico { namespace_selector: None, service_account_selector: None, .. }
+        );
+        self.policy.key.kind == Kind::GlobalNetworkPolicy && !speaks_of_pods
+    }
+}
+
+/// Where policies of a role stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Seat {
+    /// At an address of a pod.
+    Pod,
+    /// At a stage of a host endpoint.
+    Host(Stage),
+}
+
+impl Seat {
+    /// Does a tier's default action count there (semantics 3.10)?
+    pub(crate) fn knows_defaults(self) -> bool {
+        !matches!(self, Seat::Host(Stage::Untracked | Stage::PreDnat))
+    }
+}
+
+/// Does a policy of this use stand at a stage (semantics 3.10)?
+fn seat_of(stage: Stage, host: HostUse) -> bool {
+    match stage {
+        Stage::Untracked => host == HostUse::Untracked,
+        Stage::PreDnat => host == HostUse::PreDnat,
+        Stage::Normal => matches!(host, HostUse::Normal | HostUse::Forward),
+        Stage::Forward => host == HostUse::Forward,
+    }
 }
 
 #[derive(Debug, Default)]
@@ -53,9 +98,9 @@ pub(crate) struct Policies {
     pub(crate) by_key: FxHashMap<ObjectKey, PolicyIx>,
 }
 
-/// Does a policy take part in tiers, and concern pods (semantics 1.2, 3.8)?
+/// Does a policy take part in tiers (semantics 1.2, 3.8)?
 pub(crate) fn is_enforced(policy: &Policy) -> bool {
-    policy.key.kind.is_enforced_policy() && policy.host.concerns_pods()
+    policy.key.kind.is_enforced_policy()
 }
 
 /// Whom a policy selects, over the labels of semantics 1.4.

@@ -103,7 +103,11 @@ impl Program {
             let whole = |protocol| (protocol, Region::whole(protocol));
             let mut open = Open(named.chain([None]).map(whole).collect());
             for (place, rule) in rules() {
-                if !rule.of_family(family) || !rule.own.holds(own, rule.action) || !open.leaves(rule) {
+                if !rule.stands_at(role.seat)
+                    || !rule.of_family(family)
+                    || !rule.own.holds(own, rule.action)
+                    || !open.leaves(rule)
+                {
                     continue;
                 }
                 let number = u32::try_from(program.places.len()).expect("fewer than 2^32 rules");

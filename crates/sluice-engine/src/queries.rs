@@ -8,7 +8,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 
 use crate::expr::{Expr, Key, Labelled};
-use crate::ids::{CriterionId, PolicyIx, QueryId, RoleId, ShapeId, Slab, Sym};
+use crate::ids::{CriterionId, HostId, PolicyIx, QueryId, RoleId, ShapeId, Slab, Sym};
 use crate::symbols::Symbols;
 
 /// Which entities a query is about (semantics 3.4).
@@ -128,6 +128,8 @@ pub(crate) struct QueryUse {
     pub(crate) speaks: [u32; 2],
     /// The shapes of local endpoints that satisfy it, while it is a subject.
     pub(crate) locals: Vec<ShapeId>,
+    /// The host endpoints in scope that satisfy it, while it is a subject; sorted.
+    pub(crate) hosts: Vec<HostId>,
     /// The roles that it is part of.
     pub(crate) roles: Vec<RoleId>,
     /// The criteria that ask it: plain and negated.
@@ -160,6 +162,7 @@ impl Queries {
             policies: SmallVec::new(),
             speaks: [0; 2],
             locals: Vec::new(),
+            hosts: Vec::new(),
             roles: Vec::new(),
             criteria: [None; 2],
         });

@@ -8,7 +8,7 @@ use sluice_plan::TierStage;
 
 use crate::catalog::Catalog;
 use crate::ids::{CriterionId, LegIx, PolicyIx, QueryId, RoleId, Slab, add_sorted, remove_sorted};
-use crate::policies::{Policies, tier};
+use crate::policies::{Policies, Seat, TierUse, tier};
 
 /// The policies of one tier that apply, in order.
 #[derive(Debug)]
@@ -20,11 +20,12 @@ pub(crate) struct RoleStage {
 
 #[derive(Debug)]
 pub(crate) struct Role {
+    pub(crate) seat: Seat,
     pub(crate) direction: Direction,
-    /// The subjects that a shape satisfies, of policies that speak of the direction; sorted.
+    /// The subjects that whoever has it satisfies, of policies that take part; sorted.
     pub(crate) queries: Box<[QueryId]>,
-    /// How many shapes have it.
-    shapes: u32,
+    /// How many shapes, or stages of host endpoints, have it.
+    users: u32,
     pub(crate) stages: Vec<RoleStage>,
     pub(crate) tiers: Arc<[TierStage]>,
     /// What rules ask of peers; sorted.
@@ -42,17 +43,25 @@ impl Role {
     /// Are its tiers as they are in the world?
     pub(crate) fn is_in_order(&self, world: &World) -> bool {
         let tiers: Vec<_> = self.stages.iter().map(|stage| (tier(world, &stage.tier), &stage.tier)).collect();
-        self.stages.iter().zip(&tiers).all(|(stage, (tier, _))| stage.default_action == tier.default_action)
+        let default_action = |tier: &TierUse| self.seat.default_action(tier);
+        self.stages.iter().zip(&tiers).all(|(stage, (tier, _))| stage.default_action == default_action(tier))
             && tiers.is_sorted_by_key(|(tier, name)| (tier.unknown, tier.order, *name))
+    }
+}
+
+impl Seat {
+    /// What a tier does there where none of its rules decides.
+    fn default_action(self, tier: &TierUse) -> TierDefault {
+        if self.knows_defaults() { tier.default_action } else { TierDefault::Pass }
     }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Roles {
     slab: Slab<RoleId, Role>,
-    numbers: FxHashMap<(Direction, Box<[QueryId]>), RoleId>,
+    numbers: FxHashMap<(Seat, Direction, Box<[QueryId]>), RoleId>,
     stale: Vec<RoleId>,
-    /// Those that may have no shape left.
+    /// Those that may have no user left.
     deserted: Vec<RoleId>,
 }
 
@@ -66,17 +75,29 @@ impl Roles {
     ) -> RoleId {
         let speaking =
             subjects.iter().filter(|query| catalog.queries.of(**query).speaks[direction as usize] > 0);
-        let queries: Box<[QueryId]> = speaking.copied().collect();
+        let queries = speaking.copied().collect();
+        self.take_of(Seat::Pod, direction, queries, catalog)
+    }
+
+    /// The role of these subjects, all with a policy that takes part; for one more user.
+    pub(crate) fn take_of(
+        &mut self,
+        seat: Seat,
+        direction: Direction,
+        queries: Box<[QueryId]>,
+        catalog: &mut Catalog,
+    ) -> RoleId {
         // Where nothing applies the directions do not differ.
         let direction = if queries.is_empty() { Direction::Ingress } else { direction };
-        if let Some(id) = self.numbers.get(&(direction, queries.clone())) {
-            self.slab[*id].shapes += 1;
+        if let Some(id) = self.numbers.get(&(seat, direction, queries.clone())) {
+            self.slab[*id].users += 1;
             return *id;
         }
         let id = self.slab.insert(Role {
+            seat,
             direction,
             queries: queries.clone(),
-            shapes: 1,
+            users: 1,
             stages: Vec::new(),
             tiers: Arc::from([]),
             asked: Vec::new(),
@@ -90,15 +111,15 @@ impl Roles {
             catalog.queries.retain(*query);
             add_sorted(&mut catalog.queries.of_mut(*query).roles, id);
         }
-        self.numbers.insert((direction, queries), id);
+        self.numbers.insert((seat, direction, queries), id);
         id
     }
 
-    /// One shape less.
+    /// One user less.
     pub(crate) fn release(&mut self, id: RoleId) {
         let role = &mut self.slab[id];
-        role.shapes -= 1;
-        if role.shapes == 0 {
+        role.users -= 1;
+        if role.users == 0 {
             self.deserted.push(id);
         }
     }
@@ -112,10 +133,10 @@ impl Roles {
         }
     }
 
-    /// Forgets roles without shapes. Whoever had legs of one has given them up by now.
+    /// Forgets roles without users. Whoever had legs of one has given them up by now.
     pub(crate) fn sweep(&mut self, catalog: &mut Catalog) {
         for id in std::mem::take(&mut self.deserted) {
-            if self.slab.get(id).is_none_or(|role| role.shapes > 0) {
+            if self.slab.get(id).is_none_or(|role| role.users > 0) {
                 continue;
             }
             let role = self.slab.remove(id).expect("it was there a moment ago");
@@ -126,7 +147,7 @@ impl Roles {
             for criterion in &role.asked {
                 remove_sorted(&mut catalog.criteria.of_mut(*criterion).roles, id);
             }
-            self.numbers.remove(&(role.direction, role.queries));
+            self.numbers.remove(&(role.seat, role.direction, role.queries));
         }
     }
 
@@ -193,7 +214,7 @@ impl Roles {
 fn stages(role: &Role, policies: &Policies, world: &World, catalog: &Catalog) -> Vec<RoleStage> {
     let all = role.queries.iter().flat_map(|query| &catalog.queries.of(*query).policies);
     let mut by_tier: Vec<(Arc<str>, Vec<PolicyIx>)> = Vec::new();
-    for ix in all.copied().filter(|ix| policies.slab[*ix].speaks(role.direction)) {
+    for ix in all.copied().filter(|ix| policies.slab[*ix].takes_part(role.seat, role.direction)) {
         let name = &policies.slab[ix].policy.tier;
         match by_tier.iter_mut().find(|(known, _)| known == name) {
             Some((_, list)) => list.push(ix),
@@ -207,7 +228,7 @@ fn stages(role: &Role, policies: &Policies, world: &World, catalog: &Catalog) ->
     });
     let ordered = stages.into_iter().map(|(tier, name, mut list)| {
         list.sort_by(|a, b| policies.slab[*a].place().cmp(&policies.slab[*b].place()));
-        RoleStage { tier: name, default_action: tier.default_action, policies: list }
+        RoleStage { tier: name, default_action: role.seat.default_action(&tier), policies: list }
     });
     ordered.collect()
 }

@@ -16,7 +16,7 @@ use crate::policies::PolicyUse;
 /// A policy as the last flush found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyState {
-    /// How many endpoints of the engine's scope it selects.
+    /// How many endpoints and host endpoints of the engine's scope it selects.
     pub subjects: usize,
     /// Rules that match no connection as things are, for policies that select an endpoint: no address satisfies the
     /// peer, or nothing is left of the ports. Rules whose own side is not the endpoint are not counted.
@@ -124,9 +124,12 @@ impl Core {
 
     fn state(&self, used: &PolicyUse, world: &World) -> PolicyState {
         let policy = &used.policy;
-        let locals = self.catalog.queries.of(used.subject).locals.iter();
+        let of_subject = self.catalog.queries.of(used.subject);
+        let locals = of_subject.locals.iter().filter(|_| policy.host.concerns_pods());
         let shapes = locals.filter_map(|shape| self.shapes.get(*shape)?.local.as_ref());
-        let subjects = shapes.map(|local| local.endpoints as usize).sum();
+        let pods: usize = shapes.map(|local| local.endpoints as usize).sum();
+        let hosts = of_subject.hosts.iter().filter(|_| used.concerns_hosts()).count();
+        let subjects = pods + hosts;
         let rules = Direction::BOTH
             .into_iter()
             .flat_map(|direction| used.lowered.iter().flat_map(move |lowered| lowered.rules(direction)));

@@ -9,7 +9,7 @@ use crate::core::{Core, Dirty, Progress};
 use crate::ids::{PodId, PolicyIx, QueryId, RoleId, ShapeId, add_sorted, remove_sorted};
 use crate::lower::LoweredPolicy;
 use crate::namespaces::Alone;
-use crate::policies::{PolicyUse, is_enforced, subject_query};
+use crate::policies::{PolicyUse, Seat, is_enforced, subject_query};
 use crate::queries::{Query, Restriction};
 
 impl Core {
@@ -130,6 +130,7 @@ impl Core {
                     }
                 }
             }
+            self.seat_hosts(subject, &query);
         }
         self.catalog.queries.of_mut(subject).policies.push(ix);
         self.count_speakers(ix, 1, progress);
@@ -149,6 +150,7 @@ impl Core {
                     remove_sorted(&mut local.subjects, gone.subject);
                 }
             }
+            self.unseat_hosts(gone.subject);
         }
         if let Some(lowered) = gone.lowered {
             lowered.release(&mut self.catalog);
@@ -163,13 +165,17 @@ impl Core {
         let policy = &self.policies.slab[ix];
         let subject = policy.subject;
         let speaks = Direction::BOTH.map(|direction| policy.speaks(direction));
+        let concerns_pods = policy.policy.host.concerns_pods();
         let used = self.catalog.queries.of_mut(subject);
+        progress.hosts.extend(&used.hosts);
         for direction in Direction::BOTH.into_iter().filter(|direction| speaks[*direction as usize]) {
-            let count = &mut used.speaks[direction as usize];
-            let before = *count;
-            *count = count.saturating_add_signed(change);
-            if before == 0 || *count == 0 {
-                progress.recast.extend_from_slice(&used.locals);
+            if concerns_pods {
+                let count = &mut used.speaks[direction as usize];
+                let before = *count;
+                *count = count.saturating_add_signed(change);
+                if before == 0 || *count == 0 {
+                    progress.recast.extend_from_slice(&used.locals);
+                }
             }
             for role in &used.roles {
                 if self.roles.of(*role).direction == direction {
@@ -256,9 +262,11 @@ impl Core {
         queries.sort_unstable();
         for query in queries {
             let used = self.catalog.queries.of(query);
-            let active = !used.locals.is_empty();
+            let (at_pods, at_hosts) = (!used.locals.is_empty(), !used.hosts.is_empty());
             for ix in used.policies.clone() {
                 let record = &mut self.policies.slab[ix];
+                let active =
+                    (at_pods && record.policy.host.concerns_pods()) || (at_hosts && record.concerns_hosts());
                 match (active, record.lowered.is_some()) {
                     (true, false) => {
                         record.lowered = Some(LoweredPolicy::new(&record.policy, &mut self.catalog));
@@ -282,6 +290,10 @@ impl Core {
             let role = self.roles.of(role_id);
             // A role that asks about the subject has a policy, and so a query that its shapes satisfy.
             let Some(query) = role.queries.first() else { continue };
+            if role.seat != Seat::Pod {
+                progress.hosts.extend(&self.catalog.queries.of(*query).hosts);
+                continue;
+            }
             for shape in &self.catalog.queries.of(*query).locals {
                 let record = self.shapes.of(*shape);
                 let roles = record.local.as_ref().and_then(|local| local.roles);

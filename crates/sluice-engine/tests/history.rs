@@ -9,7 +9,9 @@ use rand::{Rng, SeedableRng};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Kind, Object, ObjectDelta, Pod, PodKey, World, decide};
 use sluice_plan::{Plan, Simulator, Verdict};
-use sluice_testkit::{Seeds, deltas_of, random_delta, random_flow, random_pod, random_world};
+use sluice_testkit::{
+    Ingredients, Seeds, deltas_of, random_delta_of, random_flow, random_pod, random_world, random_world_of,
+};
 
 fn engine_of(world: &World, scope: Scope) -> Engine {
     let mut engine = Engine::new(scope);
@@ -27,6 +29,11 @@ fn text(plan: &Plan) -> String {
     plan.renumbered().to_string()
 }
 
+/// Every second history has everything that the law knows.
+fn ingredients(rng: &mut impl Rng) -> Ingredients {
+    if rng.random_bool(0.5) { Ingredients::ALL } else { Ingredients::default() }
+}
+
 fn scope(rng: &mut impl Rng) -> Scope {
     if rng.random_bool(0.5) { Scope::Cluster } else { Scope::Node("n1".into()) }
 }
@@ -37,13 +44,13 @@ fn deltas_turn_one_plan_into_the_next() {
     let seeds = Seeds::of_run(400);
     for seed in &seeds {
         let mut rng = StdRng::seed_from_u64(seed);
-        let scope = scope(&mut rng);
-        let mut world = random_world(&mut rng);
+        let (scope, of) = (scope(&mut rng), ingredients(&mut rng));
+        let mut world = random_world_of(&mut rng, &of);
         let mut engine = engine_of(&world, scope.clone());
         let mut followed = engine.plan().clone();
         for step in 0..12 {
             for _ in 0..rng.random_range(1..=3) {
-                let delta = random_delta(&mut rng, &world);
+                let delta = random_delta_of(&mut rng, &world, &of);
                 world.apply(delta.clone());
                 engine.apply(delta);
             }
@@ -72,7 +79,8 @@ fn order_and_framing_do_not_matter() {
     for seed in &seeds {
         let mut rng = StdRng::seed_from_u64(seed);
         let scope = scope(&mut rng);
-        let world = random_world(&mut rng);
+        let of = ingredients(&mut rng);
+        let world = random_world_of(&mut rng, &of);
         let expected = text(engine_of(&world, scope.clone()).plan());
         let mut deltas = deltas_of(&world);
         for _ in 0..3 {
@@ -98,12 +106,13 @@ fn ids_of_vanished_things_are_never_used_again() {
     let seeds = Seeds::of_run(200);
     for seed in &seeds {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut world = random_world(&mut rng);
+        let of = ingredients(&mut rng);
+        let mut world = random_world_of(&mut rng, &of);
         let mut engine = engine_of(&world, Scope::Cluster);
         let (mut classes, mut functions, mut subjects) = (vec![], vec![], vec![]);
         for _ in 0..15 {
             let before = engine.plan().clone();
-            let delta = random_delta(&mut rng, &world);
+            let delta = random_delta_of(&mut rng, &world, &of);
             world.apply(delta.clone());
             engine.apply(delta);
             engine.flush();
@@ -282,13 +291,13 @@ fn uids_are_carried_to_endpoints() {
 fn resyncs_in_the_middle_of_histories() {
     for seed in &Seeds::of_run(300) {
         let mut rng = StdRng::seed_from_u64(seed);
-        let scope = scope(&mut rng);
-        let mut world = random_world(&mut rng);
+        let (scope, of) = (scope(&mut rng), ingredients(&mut rng));
+        let mut world = random_world_of(&mut rng, &of);
         let mut engine = engine_of(&world, scope.clone());
         for step in 0..4 {
             // While the reader was away these changes were not seen.
             for _ in 0..rng.random_range(0..=4) {
-                world.apply(random_delta(&mut rng, &world));
+                world.apply(random_delta_of(&mut rng, &world, &of));
             }
             let mut listed = deltas_of(&world);
             listed.shuffle(&mut rng);

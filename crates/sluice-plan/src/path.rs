@@ -84,9 +84,8 @@ impl Simulator<'_> {
 
     /// Overlay encapsulation and WireGuard between nodes pass (semantics 1.5).
     fn is_between_nodes_only(&self, flow: &Flow, circumstances: &Circumstances) -> bool {
-        let is_node = |address| {
-            self.plan().nodes.contains_key(address) && !self.plan().hosts.contains_key(address)
-        };
+        let is_node =
+            |address| self.plan().nodes.contains_key(address) && !self.plan().hosts.contains_key(address);
         let open = |port: u16| {
             circumstances.overlay_ports.contains(&port) || circumstances.wireguard_ports.contains(&port)
         };
@@ -227,8 +226,7 @@ fn arriving(flow: &Flow, hop: &Hop) -> Flow {
 
 /// Neighbour discovery and multicast listener reports of the node's own link, except Redirect.
 fn is_neighbour_discovery(flow: &Flow) -> bool {
-    flow.family() == Family::V6
-        && matches!(flow.transport, Transport::Icmp { type_: 130..=136 | 143, .. })
+    flow.family() == Family::V6 && matches!(flow.transport, Transport::Icmp { type_: 130..=136 | 143, .. })
 }
 
 fn is_stopped(steps: &[StageStep]) -> bool {

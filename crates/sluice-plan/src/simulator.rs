@@ -113,8 +113,7 @@ impl<'p> Simulator<'p> {
         let egress = self.strictest(source, |subject| subject.egress, flow.destination, flow);
         let ingress = self.strictest(destination, |subject| subject.ingress, flow.source, flow);
         let path = circumstances.path.iter();
-        let stages: Vec<StageStep> =
-            path.flat_map(|path| self.stages(flow, path, circumstances)).collect();
+        let stages: Vec<StageStep> = path.flat_map(|path| self.stages(flow, path, circumstances)).collect();
         let legs = [&egress, &ingress].into_iter().flatten().map(|outcome| outcome.verdict);
         let denied = legs.chain(stages.iter().map(StageStep::verdict)).any(|v| v == Verdict::Deny);
         Judgement { verdict: if denied { Verdict::Deny } else { Verdict::Allow }, egress, ingress, stages }

@@ -83,8 +83,11 @@ impl Plan {
         let mut legs: Vec<LegId> = Vec::new();
         for (_, stage) in host.ingress.all().chain(host.egress.all()) {
             legs.extend(stage.base);
-            let mut others: Vec<(ClassId, LegId)> =
-                stage.exceptions.iter().map(|(c, leg)| (classes.get(c).copied().unwrap_or(*c), *leg)).collect();
+            let mut others: Vec<(ClassId, LegId)> = stage
+                .exceptions
+                .iter()
+                .map(|(c, leg)| (classes.get(c).copied().unwrap_or(*c), *leg))
+                .collect();
             others.sort();
             legs.extend(others.into_iter().map(|(_, leg)| leg));
         }

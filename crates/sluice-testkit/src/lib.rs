@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   seed ──► random_world ──► World ──► random_flow ──► Flow
+//!                               ├────► random_path ──► where it passes nodes, for the stages of host endpoints
 //!                               └────► random_delta ──► ObjectDelta (a history, one step at a time)
 //! ```
 //!
@@ -17,6 +18,7 @@ pub mod e2e;
 mod flow;
 mod ingredients;
 pub mod notation;
+mod path;
 mod pick;
 mod policy;
 mod seeds;
@@ -25,6 +27,7 @@ mod world;
 pub use cluster::{INTERFACES, random_cluster_policy};
 pub use flow::random_flow;
 pub use ingredients::Ingredients;
+pub use path::{random_failsafes, random_path};
 pub use policy::{random_calico_policy, random_kubernetes_policy};
 pub use seeds::Seeds;
 pub use world::{deltas_of, random_delta, random_delta_of, random_pod, random_world, random_world_of};

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sluice_addr::{Flow, Protocol, Transport};
+use sluice_addr::{Family, Flow, Protocol, Transport};
 use sluice_selector::Labels;
 
 use super::entities::End;
@@ -311,6 +311,9 @@ impl Spot<'_, '_> {
         // `doNotTrack` is not supported on a `*` HostEndpoint (SL2103).
         let supported =
             |stage: &Stage| !(*stage == Stage::Untracked && self.endpoint.interface == InterfaceMatch::Every);
+        if is_neighbour_discovery(self.journey.flow) {
+            return Some(Vec::new());
+        }
         let asked = stages.iter().copied().filter(supported).filter(|stage| self.has_policies(*stage));
         let mut traces = Vec::new();
         for stage in asked {
@@ -338,6 +341,7 @@ impl Spot<'_, '_> {
                 Some(self.trace(stage, StageOutcome::Failsafe, Vec::new()))
             }
             Stage::Forward if !self.has_policies(stage) => None,
+            Stage::Normal if is_neighbour_discovery(flow) => None,
             _ => Some(self.judge(stage, flow)),
         }
     }
@@ -433,6 +437,12 @@ fn places<'s>(end: &'s End, pod: Option<&'s Pod>, nodes: &BTreeSet<&'s Arc<str>>
         (None, Some(node)) => vec![Some((node, Side::Process))],
         (None, None) => vec![None],
     }
+}
+
+/// IPv6 neighbour discovery and multicast listener reports of the node's own link, Redirect excepted: as ARP does they pass
+/// every stage that stands before the node itself. They are never forwarded.
+fn is_neighbour_discovery(flow: &Flow) -> bool {
+    flow.family() == Family::V6 && matches!(flow.transport, Transport::Icmp { type_: 130..=136 | 143, .. })
 }
 
 fn is_stopped(stages: &[StageTrace]) -> bool {
