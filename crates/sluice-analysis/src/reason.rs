@@ -70,6 +70,9 @@ fn clause(word: &LegWord<'_>) -> String {
         (Cause::Profile(_), Verdict::Allow) if word.is_unselected() => format!("no policy selects the {end}"),
         (Cause::Profile(_), Verdict::Allow) => "no tier decides, which allows it".into(),
         (Cause::Profile(_), Verdict::Deny) => format!("the {end}'s namespace does not exist"),
+        // no pod has a leg with these
+        (Cause::NoProfile, _) => format!("no profile of the {end} allows it"),
+        (Cause::NextStage, _) => "no rule decides".into(),
     };
     format!("at {} {what}", word.direction)
 }

@@ -220,7 +220,7 @@ fn objects_behind(plan: &Plan, chain: &str) -> BTreeSet<ObjectKey> {
         let outcomes = function.rows.iter().map(|r| &r.outcome).chain([&function.otherwise]);
         objects.extend(outcomes.filter_map(|o| match &o.cause {
             Cause::Rule(rule) => Some(rule.object.clone()),
-            Cause::TierDefault(_) | Cause::Profile(_) => None,
+            Cause::TierDefault(_) | Cause::Profile(_) | Cause::NoProfile | Cause::NextStage => None,
         }));
     }
     for subject in plan.subjects() {

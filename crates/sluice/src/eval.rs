@@ -336,6 +336,9 @@ fn leg_text(plan: &Plan, leg: LegId, direction: Direction, outcome: &Outcome) ->
             let _ = write!(reason, "no policy selects the pod for {direction}");
         }
         Cause::Profile(_) => reason.push_str("no tier decides, so it is allowed"),
+        // no pod has a leg with these
+        Cause::NoProfile => reason.push_str("no profile allows it"),
+        Cause::NextStage => reason.push_str("no rule decides"),
     }
     format!("{}\"{rest}", json_text(&reason))
 }

@@ -199,6 +199,27 @@ fn a_bare_host_endpoint_denies_node_traffic_and_leaves_forwarded_traffic_alone()
 }
 
 #[test]
+fn neighbour_discovery_of_the_link_passes_host_endpoints() {
+    let closed = "hep h @node=n1 @if=eth0\n gnp p I[deny] E[deny]\n gnp u untracked I[deny] E[deny]\n gnp d prednat I[deny]";
+    for hep in ["hep h @node=n1 @if=*", closed] {
+        for type_ in [130, 131, 132, 133, 134, 135, 136, 143] {
+            on("eth0 n1 -", hep, &format!("icmp{type_}/0 2001:db8::9 -> 2001:db8::1: ALLOW"));
+            on("- n1 eth0", hep, &format!("icmp{type_}/0 2001:db8::1 -> ff02::1: ALLOW"));
+        }
+        // Redirect, echo, and the same numbers of ICMP are not
+        on("eth0 n1 -", hep, "icmp137/0 2001:db8::9 -> 2001:db8::1: DENY");
+        on("eth0 n1 -", hep, "icmp128/0 2001:db8::9 -> 2001:db8::1: DENY");
+        on("eth0 n1 -", hep, "icmp135/0 203.0.113.9 -> 192.168.0.1: DENY");
+    }
+    // they are never forwarded, so that forward rules look at them
+    on(
+        "eth0 n1 eth0",
+        "hep h @node=n1 @if=eth0\n gnp f forward I[deny]",
+        "icmp135/0 2001:db8::9 -> 2001:db8::1: DENY",
+    );
+}
+
+#[test]
 fn normal_ends_in_tier_default_then_profiles_then_deny() {
     let normal = |objects: &str, verdict: &str| {
         on("eth0 n1 -", objects, &format!("T80 203.0.113.9 -> 192.168.0.1: {verdict}"));
