@@ -6,7 +6,7 @@ use sluice_model::{Circumstances, ObjectDelta, World};
 
 use crate::text::{apply, check, expect, object, world};
 
-const PODS: &str = "
+pub(crate) const PODS: &str = "
     ns x team=blue
     ns y
     node n1 192.168.0.1 fd99::1 10.42.1.0 role=worker @cidr=10.42.1.0/24

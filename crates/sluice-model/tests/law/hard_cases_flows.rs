@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use sluice_addr::Protocol;
 use sluice_model::{Circumstances, NameTable, ObjectDelta, World, decide};
 
-use crate::hard_cases::{delete, judge, with};
+use crate::hard_cases::{PODS, delete, judge, with};
 use crate::text::{apply, check, decision, expect, flows, world};
 
 // ---- D. ports -------------------------------------------------------------------------------------------------------
@@ -77,6 +78,38 @@ fn hard_case_36_protocol_only_rules() {
 }
 
 // ---- E. Services, NAT, nodes ----------------------------------------------------------------------------------------
+
+#[test]
+fn hard_case_37_many_ports_and_many_peers_on_one_endpoint() {
+    let ports: Vec<String> = (0..1_000).map(|n| format!("T{}", 2 * n + 1)).collect();
+    let odd_only = with(&format!("knp x{{app=a}} I[203.0.113.0/24 : {}]", ports.join(", ")));
+    check(&odd_only, "T1 203.0.113.9 -> x/a: ALLOW\n T2 203.0.113.9 -> x/a: DENY");
+    check(&odd_only, "T1999 203.0.113.9 -> x/a: ALLOW\n T2001 203.0.113.9 -> x/a: DENY");
+    let mut text = with("knp x{app=a} I[podSelector {role=client} : T80]");
+    for n in 0..20_000 {
+        text.push_str(&format!("\n pod x/p{n} 10.43.{}.{} role=client id=n{n}", n / 250, n % 250));
+    }
+    let world = world(&text);
+    judge(&world, "T80 x/p0 -> x/a: ALLOW\n T80 x/p19999 -> x/a: ALLOW\n T81 x/p19999 -> x/a: DENY");
+    judge(&world, "T80 10.43.80.0 -> x/a: DENY");
+}
+
+#[test]
+fn hard_case_38_judged_before_dnat_is_never_what_counts() {
+    // pod → ClusterIP, externalIP, load balancer, own NodePort: the flow that is judged is the one to the backend
+    for rule in ["10.96.0.10/32", "203.0.113.80/32", "192.168.0.1/32 : T30080"] {
+        check(&with(&format!("knp y{{}} E[{rule}]")), "T80 y/c -> x/a: DENY");
+    }
+    check(
+        &with("knp y{} E[namespaceSelector {} & podSelector {app=a} : T80]"),
+        "T80 y/c -> x/a: ALLOW\n T80 y/c -> x/b: DENY\n T30080 y/c -> 192.168.0.1: DENY",
+    );
+    // a NodePort of another node is that node's address and the node port, in the egress leg
+    check(
+        &with("knp y{} E[192.168.0.1/32 : T30080]"),
+        "T30080 y/c -> 192.168.0.1: ALLOW\n T80 y/c -> 192.168.0.1: DENY\n T80 y/c -> x/a: DENY",
+    );
+}
 
 #[test]
 fn hard_case_39_the_source_that_is_seen() {
@@ -171,6 +204,19 @@ fn hard_case_47_several_addresses_and_dual_stack() {
     check(&with(&format!("{many}\n knp x{{app=many}} I[]")), "T80 y/c -> x/many: DENY");
 }
 
+#[test]
+fn hard_case_45_hand_made_endpoints() {
+    // a slice of another namespace, of a Service that its author owns, points at a protected pod
+    let through = Circumstances { through_service: true, ..Circumstances::default() };
+    for policy in
+        ["knp x{app=a} I[]", "gnp g sel=<app == 'a'> I[deny]", "cnp c Admin 1 pods{ | app=a} I[deny ns{}]"]
+    {
+        let text = with(&format!("slice y/evil-1 evil 10.42.1.5 @port=80/TCP\n {policy}"));
+        check(&text, "T80 y/c -> x/a: DENY");
+        expect(&world(&text), &through, "T80 10.42.2.7 -> 10.42.1.5: DENY");
+    }
+}
+
 // ---- F. packets -----------------------------------------------------------------------------------------------------
 
 #[test]
@@ -248,6 +294,48 @@ fn hard_case_57_domain_names_that_share_an_address() {
     }
     table.expire(Duration::from_secs(10)).into_iter().for_each(|delta| w.apply(delta));
     judge(&w, "T443 x/a -> 203.0.113.7: ALLOW\n T443 x/b -> 203.0.113.7: DENY");
+}
+
+#[test]
+fn hard_case_49_ipv6_neighbour_discovery() {
+    for policy in
+        ["knp x{} I[] E[]", "gnp g I[deny] E[deny]", "cnp c Admin 1 ns{} I[deny ns{}] E[deny nets ::/0]"]
+    {
+        for type_ in [133, 135, 136, 130, 131, 132, 143] {
+            check(&with(policy), &format!("icmp{type_}/0 fd00::5 -> ff02::1: ALLOW"));
+        }
+        // echo is policy's; what routers say is not a pod's to say
+        check(
+            &with(policy),
+            "icmp128/0 fd00::5 -> fd00::7: DENY
+             icmp128/0 fd00::5 -> ff02::1: DENY
+             icmp134/0 fd00::5 -> ff02::1: DENY
+             icmp137/0 fd00::5 -> ff02::1: DENY",
+        );
+    }
+    // Packet Too Big that quotes no flow; what quotes a live one never comes to a decision
+    check(PODS, "icmp2/0 2001:db8::1 -> fd00::5: DENY\n icmp3/4 203.0.113.9 -> 10.42.1.5: DENY");
+}
+
+#[test]
+fn hard_case_54_sctp() {
+    assert_eq!("SCTP".parse(), Ok(Protocol::SCTP));
+    assert!("0".parse::<Protocol>().is_err());
+    let sctp = with("knp x{app=a} I[any : S3868]");
+    check(
+        &sctp,
+        "S3868 y/c -> x/a: ALLOW\n S3869 y/c -> x/a: DENY\n T3868 y/c -> x/a: DENY",
+    );
+    check(
+        &with("knp x{app=a} I[any : SCTP]"),
+        "S1 y/c -> x/a: ALLOW\n T1 y/c -> x/a: DENY",
+    );
+    for number in ["SCTP", "132"] {
+        check(
+            &with(&format!("gnp g sel=<app == 'a'> I[allow proto={number} dst.ports=3868]")),
+            "S3868 y/c -> x/a: ALLOW\n S3869 y/c -> x/a: DENY\n U3868 y/c -> x/a: DENY",
+        );
+    }
 }
 
 // ---- G. priorities and tiers ----------------------------------------------------------------------------------------
