@@ -27,12 +27,18 @@ const AGREEMENT: Suite = Suite {
 };
 
 /// Suites that run beside it, in turn, until it is done.
-const OTHERS: [Suite; 3] = [
+const OTHERS: [Suite; 4] = [
     Suite {
         file: "oracle",
         test: "the_engine_agrees_with_set_algebra",
         worlds: 60,
         what: "legs of connections, engine against set algebra",
+    },
+    Suite {
+        file: "host_agreement",
+        test: "plan_and_law_agree_along_paths",
+        worlds: 1_500,
+        what: "connections along paths, evaluator against simulator with the stages of host endpoints",
     },
     Suite {
         file: "history",

@@ -235,6 +235,13 @@ fn own_facts(answers: &Answers<'_>, asked: &[CriterionId]) -> [OwnFacts; 2] {
     let mut own: [OwnFacts; 2] = Default::default();
     if !asked.is_empty() {
         let Ground { family, pod } = Ground::ALL[answers.ground];
+        // Only some questions are answered by what is a pod, whatever else is known of it.
+        let every_pod = |criterion: &CriterionId| {
+            let plain = Ground { family, pod: false }.index();
+            answers.criteria.is_constant(*criterion, answers.ground, false)
+                != answers.criteria.is_constant(*criterion, plain, false)
+        };
+        let pod = pod && asked.iter().any(every_pod);
         own[family as usize] = OwnFacts::new(pod, answers.contested, answers.facts, answers.deny, asked);
     }
     own

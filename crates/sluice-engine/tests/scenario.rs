@@ -10,8 +10,9 @@ use std::sync::Arc;
 use sluice_addr::{Cidr, Flow, Transport};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{
-    Action, CalicoRule, HostUse, Kind, KubernetesPeer, Namespace, Node, Object, ObjectDelta, ObjectKey,
-    Order, Pod, PodKey, Policy, Position, Rule, RuleBody, RuleRef, Subject,
+    Action, CalicoRule, EntityRule, HostEndpoint, HostUse, InterfaceMatch, Kind, KubernetesPeer, Namespace,
+    Node, Object, ObjectDelta, ObjectKey, Order, Pod, PodKey, Policy, Position, Rule, RuleBody, RuleRef,
+    Subject,
 };
 use sluice_plan::{Plan, Verdict};
 use sluice_selector::{LabelSelector, Labels, Selector};
@@ -150,6 +151,61 @@ fn plans_of_all_variants() {
 #[test]
 fn plan_of_one_node() {
     golden("a-on-node-1", &plan(Scope::Node("node-1".into()), [full_isolation()]).renumbered().to_string());
+}
+
+/// Host endpoints of one node, with a policy at every stage; the forward one looks at its own side too.
+fn host_endpoints() -> Vec<Object> {
+    let host = |name: &str, node: &str, interface, address: &str| {
+        Object::HostEndpoint(HostEndpoint {
+            name: name.into(),
+            labels: Labels::from_iter([("role", "host")]),
+            node: node.into(),
+            interface,
+            expected_addresses: vec![ip(address)],
+            profiles: vec!["projectcalico-default-allow".into()],
+            named_ports: Vec::new(),
+            position: None,
+        })
+    };
+    let policy = |name: &str, host: HostUse, action, source: &str, destination: &str| {
+        let key = ObjectKey::new(Kind::GlobalNetworkPolicy, "", name);
+        let side = |text: &str| EntityRule {
+            selector: (!text.is_empty()).then(|| Selector::parse(text).unwrap()),
+            ..EntityRule::default()
+        };
+        let body =
+            CalicoRule { source: side(source), destination: side(destination), ..CalicoRule::default() };
+        Object::Policy(Arc::new(Policy {
+            tier: "default".into(),
+            order: Order::LAST,
+            subject: Subject::Calico {
+                selector: Selector::parse("role == 'host'").unwrap(),
+                namespace_selector: None,
+                service_account_selector: None,
+            },
+            ingress: Some(vec![rule(&key, "spec.ingress[0]", 3, action, RuleBody::Calico(Box::new(body)))]),
+            egress: None,
+            host,
+            staged: None,
+            position: None,
+            key,
+        }))
+    };
+    vec![
+        host("eth0", "node-1", InterfaceMatch::Named("eth0".into()), NODE_1),
+        host("every", "node-1", InterfaceMatch::Every, NODE_1),
+        host("elsewhere", "node-2", InterfaceMatch::ByAddress, NODE_2),
+        policy("a-flood", HostUse::Untracked, Action::Deny, "app == 'client'", ""),
+        policy("b-early", HostUse::PreDnat, Action::Allow, "app == 'server'", ""),
+        policy("c-servers", HostUse::Forward, Action::Allow, "app == 'client'", "app == 'server'"),
+        policy("d-node", HostUse::Normal, Action::Allow, "app == 'dns'", ""),
+    ]
+}
+
+#[test]
+fn plan_of_a_node_with_host_endpoints() {
+    let plan = plan(Scope::Node("node-1".into()), host_endpoints());
+    golden("hosts-on-node-1", &plan.renumbered().to_string());
 }
 
 /// One column per variant, A for allowed and D for denied.
