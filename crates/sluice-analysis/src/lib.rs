@@ -36,7 +36,7 @@ mod transport;
 mod witness;
 mod workloads;
 
-pub use diff::{WorkloadOf, diff, diff_plans, staged_effect};
+pub use diff::{Differ, WorkloadOf, diff, diff_plans, staged_effect};
 pub use eval::{Judge, Judged};
 pub use explain::explain;
 pub use exposure::exposure;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use sluice_addr::Family;
-use sluice_analysis::{Judge, Matrix, Snapshot, diff_plans, explain};
+use sluice_analysis::{Differ, Judge, Matrix, Snapshot, explain};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Action, Circumstances, Object, ObjectDelta, PodKey, Policy, Rule, RuleBody, World};
 use sluice_report::Verdict;
@@ -205,7 +205,7 @@ fn diffs(
     question: &str,
     edited: Vec<Arc<Policy>>,
 ) -> Result<(), BenchError> {
-    let mut old = engine.plan().clone();
+    let mut differ = Differ::new(engine.plan().clone()); // indices are made at load
     let (mut times, mut flushes, mut rows, mut pairs) = (Vec::new(), Vec::new(), 0, 0);
     let nameless = |_: &PodKey| None;
     let mut used = 0.0;
@@ -216,13 +216,13 @@ fn diffs(
         });
         let Some(delta) = delta else { continue };
         let start = processor_seconds();
-        let (time, found) = milliseconds(|| diff_plans(&old, engine.plan(), Some(&delta), &nameless));
+        let (time, found) = milliseconds(|| differ.peek(engine.plan(), &delta, &nameless));
         used += start.zip(processor_seconds()).map_or(0.0, |(start, end)| end - start);
         rows += found.changes.len();
         pairs += found.changes.iter().map(|change| change.pairs).sum::<u64>();
         times.push(time);
         flushes.push(flush);
-        old.apply(&delta);
+        differ.follow(engine.plan(), &delta);
     }
     if rows == 0 {
         return Err(BenchError::Empty("edits change no connection".into()));

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use sluice_model::PodKey;
+
 use crate::answer::AllowedPorts;
 use crate::claim::Witness;
 
@@ -56,9 +58,9 @@ pub struct EndGroup {
     /// The fewest names that say who they are: `namespace shop`, `Deployment shop/web`, `shop/web-1`, `node n1`,
     /// `outside 203.0.113.0/24`.
     pub names: Vec<String>,
-    /// The pods, each `namespace/name`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pods: Vec<String>,
+    /// The pods; in JSON each is `namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "pod_names")]
+    pub pods: Vec<PodKey>,
     /// The nodes by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
@@ -291,4 +293,29 @@ fn row_words(row: &AllowedPorts) -> String {
         text = format!("{text} from source ports {}", spans(&row.source_ports));
     }
     text
+}
+
+/// Pods as `namespace/name`. They are written one by one, so that a list of all pods of a cluster need not exist as text.
+mod pod_names {
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+    use sluice_model::PodKey;
+
+    pub(super) fn serialize<S: Serializer>(pods: &[PodKey], serializer: S) -> Result<S::Ok, S::Error> {
+        struct Name<'k>(&'k PodKey);
+        impl serde::Serialize for Name<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self.0)
+            }
+        }
+        serializer.collect_seq(pods.iter().map(Name))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PodKey>, D::Error> {
+        let key = |name: String| {
+            let parts = name.split_once('/').map(|(namespace, pod)| PodKey::new(namespace, pod));
+            parts.ok_or_else(|| D::Error::custom(format!("{name} is not NAMESPACE/POD")))
+        };
+        Vec::<String>::deserialize(deserializer)?.into_iter().map(key).collect()
+    }
 }

@@ -1,6 +1,6 @@
 //! Classes of both plans, side by side.
 
-use crate::fast::FastMap;
+use crate::fast::{FastMap, FastSet};
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_addr::AddrRange;
@@ -87,7 +87,7 @@ impl<'p> JointClasses<'p> {
     }
 
     /// The outside ranges of the wanted pairs.
-    pub(super) fn outside(&self, wanted: &BTreeSet<JointClass>) -> BTreeMap<JointClass, Vec<AddrRange>> {
+    pub(super) fn outside(&self, wanted: &FastSet<JointClass>) -> BTreeMap<JointClass, Vec<AddrRange>> {
         let of_outside = |class: &&JointClass| self.ground(**class).is_some_and(|ground| !ground.pod);
         if !wanted.iter().any(|class| of_outside(&class)) {
             return BTreeMap::new();

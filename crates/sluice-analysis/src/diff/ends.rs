@@ -1,6 +1,7 @@
 //! The ends of both plans: who stayed, and what applied and applies to them.
 
 use crate::fast::{FastMap, FastSet};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use sluice_model::{Direction, PodKey};
 use sluice_plan::{Endpoint, Plan, PlanDelta, Subject};
 use sluice_report::ConnectivityDiff;
 
+use super::Step;
 use super::classes::{JointClass, JointClasses};
-use super::legs::{Differing, JointLeg};
+use super::legs::{Differing, JointLeg, LegPair};
+use super::roster::Member;
 use crate::matrix::free_address;
 
 /// Pairs of legs and of classes that ends have, as far as ids do not say that they stayed.
@@ -55,16 +58,16 @@ pub(super) fn came_and_went(
 }
 
 /// Which pods may have other legs or another class than before.
-pub(super) fn moved(old: &Plan, new: &Plan, delta: Option<&PlanDelta>) -> Moved {
+pub(super) fn moved(old: &Plan, new: &Plan, step: Option<&Step<'_>>) -> Moved {
     let mut moved = Moved::default();
     let mut note = |stayed: &Stayed<'_>| {
         let legs = Direction::BOTH.map(|d| (stayed.was.1.leg(d), stayed.now.1.leg(d)));
-        moved.legs.extend(legs.into_iter().filter(|(was, now)| delta.is_none() || was != now));
+        moved.legs.extend(legs.into_iter().filter(|(was, now)| step.is_none() || was != now));
         let classes = old.hosts.get(&stayed.was.0).zip(new.hosts.get(&stayed.now.0));
-        let class = classes.map(|(was, now)| (*was, *now)).filter(|(was, now)| delta.is_none() || was != now);
+        let class = classes.map(|(was, now)| (*was, *now)).filter(|(was, now)| step.is_none() || was != now);
         moved.classes.extend(class);
     };
-    match delta {
+    match step {
         None => {
             for (key, endpoint) in &new.endpoints {
                 if let Some(was) = old.endpoints.get(key) {
@@ -72,15 +75,8 @@ pub(super) fn moved(old: &Plan, new: &Plan, delta: Option<&PlanDelta>) -> Moved 
                 }
             }
         }
-        Some(delta) => {
-            let mut keys: FastSet<&PodKey> = delta.endpoints.upserts.keys().collect();
-            if !delta.hosts.upserts.is_empty() {
-                let moved_address =
-                    |(address, _): &(IpAddr, Subject)| delta.hosts.upserts.contains_key(address);
-                let of_hosts = new.endpoints.iter().filter(|(_, e)| e.addresses.iter().any(moved_address));
-                keys.extend(of_hosts.map(|(key, _)| key));
-            }
-            for key in &keys {
+        Some(step) => {
+            for key in &step.touched.keys {
                 if let (Some(was), Some(now)) = (old.endpoints.get(key), new.endpoints.get(key)) {
                     stayed(key, was, now).for_each(|one| note(&one));
                 }
@@ -110,26 +106,90 @@ pub(super) struct Group<'p> {
 
 /// Who they are.
 pub(super) enum Members<'p> {
-    Pods(Vec<PodEnd<'p>>),
+    /// In order.
+    Pods(Cow<'p, [Member]>),
     Node(&'p Arc<str>, IpAddr),
     Outside(Vec<AddrRange>),
 }
 
-/// A pod that stays, at one of its addresses.
-#[derive(Clone, Copy)]
-pub(super) struct PodEnd<'p> {
-    pub(super) key: &'p PodKey,
-    pub(super) address: IpAddr,
-    pub(super) node: Option<&'p Arc<str>>,
+/// Groups that are alike as one end of a connection: as sources by their class and egress, as destinations by their class and
+/// ingress.
+pub(super) struct Side<'p> {
+    pub(super) family: Family,
+    pub(super) class: JointClass,
+    pub(super) leg: Option<LegPair<'p>>,
+    /// Places in [`Ends::groups`].
+    pub(super) groups: Vec<usize>,
+}
+
+/// One end of connections: its sides by leg and by class.
+#[derive(Default)]
+pub(super) struct Sides<'p> {
+    pub(super) list: Vec<Side<'p>>,
+    pub(super) by_leg: FastMap<JointLeg, Vec<usize>>,
+    pub(super) by_class: FastMap<JointClass, Vec<usize>>,
+}
+
+impl<'p> Sides<'p> {
+    fn new(groups: &[Group<'p>], old: &'p Plan, new: &'p Plan, direction: Direction) -> Self {
+        let mut sides = Sides::default();
+        let mut known: FastMap<(JointClass, Option<JointLeg>), usize> = FastMap::default();
+        for (index, group) in groups.iter().enumerate() {
+            let id = group.legs.map(|[ingress, egress]| match direction {
+                Direction::Ingress => ingress,
+                Direction::Egress => egress,
+            });
+            let at = *known.entry((group.class, id)).or_insert_with(|| {
+                let at = sides.list.len();
+                let leg = id.and_then(|id| LegPair::of(old, new, id));
+                sides.list.push(Side { family: group.family, class: group.class, leg, groups: Vec::new() });
+                sides.by_class.entry(group.class).or_default().push(at);
+                if let Some(id) = id {
+                    sides.by_leg.entry(id).or_default().push(at);
+                }
+                at
+            });
+            sides.list[at].groups.push(index);
+        }
+        sides
+    }
 }
 
 /// The groups that a difference concerns.
 #[derive(Default)]
 pub(super) struct Ends<'p> {
     pub(super) groups: Vec<Group<'p>>,
-    pub(super) by_ingress: FastMap<JointLeg, Vec<usize>>,
-    pub(super) by_egress: FastMap<JointLeg, Vec<usize>>,
-    pub(super) by_class: FastMap<JointClass, Vec<usize>>,
+    pub(super) sources: Sides<'p>,
+    pub(super) targets: Sides<'p>,
+}
+
+/// Pods by what applied and applies to them, while they are collected.
+#[derive(Default)]
+struct Gathered {
+    known: FastMap<(JointClass, [JointLeg; 2]), usize>,
+    groups: Vec<(Family, JointClass, [JointLeg; 2], Vec<Member>)>,
+}
+
+impl Gathered {
+    fn add(&mut self, class: JointClass, legs: [JointLeg; 2], one: &Stayed<'_>) {
+        let groups = &mut self.groups;
+        let index = *self.known.entry((class, legs)).or_insert_with(|| {
+            groups.push((Family::of(one.now.0), class, legs, Vec::new()));
+            groups.len() - 1
+        });
+        let member = Member { key: one.key.clone(), address: one.now.0, node: one.node.cloned() };
+        groups[index].3.push(member);
+    }
+
+    fn finish<'p>(self) -> impl Iterator<Item = Group<'p>> {
+        let group = |(family, class, legs, members): (_, _, _, Vec<Member>)| Group {
+            family,
+            class,
+            legs: Some(legs),
+            members: Members::Pods(members.into()),
+        };
+        self.groups.into_iter().map(group)
+    }
 }
 
 impl<'p> Ends<'p> {
@@ -137,105 +197,93 @@ impl<'p> Ends<'p> {
     pub(super) fn collect(
         old: &'p Plan,
         new: &'p Plan,
-        delta: Option<&PlanDelta>,
+        step: Option<&'p Step<'p>>,
         differing: &Differing,
         classes: &JointClasses<'p>,
         contested: &FastSet<IpAddr>,
     ) -> Self {
-        let wanted: BTreeSet<JointClass> = differing.values().flatten().copied().collect();
-        let mut ends = Ends::default();
-        let mut known: FastMap<(JointClass, [JointLeg; 2]), usize> = FastMap::default();
-        let same_classes: FastSet<_> = wanted.iter().map(|(_, now)| *now).collect();
-        // the addresses of the wanted classes, so that no other address is looked up
-        let named: FastMap<IpAddr, JointClass> = match delta {
-            Some(_) => {
-                let of_wanted = new.hosts.iter().filter(|(_, class)| same_classes.contains(class));
-                of_wanted.map(|(address, class)| (*address, (*class, *class))).collect()
-            }
-            None => FastMap::default(),
-        };
-        for (key, now) in &new.endpoints {
-            let is_same = delta.is_some_and(|delta| !delta.endpoints.upserts.contains_key(key));
-            let was = if is_same { Some(now) } else { old.endpoints.get(key) };
-            let Some(was) = was else { continue };
+        let wanted: FastSet<JointClass> = differing.values().flatten().copied().collect();
+        let mut gathered = Gathered::default();
+        let mut gather = |key, was, now| {
             for one in stayed(key, was, now) {
                 if contested.contains(&one.was.0) || contested.contains(&one.now.0) {
                     continue; // told already
                 }
+                let class = old.hosts.get(&one.was.0).zip(new.hosts.get(&one.now.0));
+                let Some(class) = class.map(|(was, now)| (*was, *now)) else { continue };
                 let legs = Direction::BOTH.map(|d| (one.was.1.leg(d), one.now.1.leg(d)));
-                let concerned = legs.iter().any(|leg| differing.contains_key(leg));
-                if delta.is_some() && !concerned && !named.contains_key(&one.now.0) {
-                    continue;
-                }
-                let Some(class) = joint_class(old, new, delta, &one) else { continue };
-                if !concerned && !wanted.contains(&class) {
-                    continue;
-                }
-                let groups = &mut ends.groups;
-                let index = *known.entry((class, legs)).or_insert_with(|| {
-                    let members = Members::Pods(Vec::new());
-                    groups.push(Group { family: Family::of(one.now.0), class, legs: Some(legs), members });
-                    groups.len() - 1
-                });
-                if let Members::Pods(pods) = &mut groups[index].members {
-                    pods.push(PodEnd { key: one.key, address: one.now.0, node: one.node });
+                if wanted.contains(&class) || legs.iter().any(|leg| differing.contains_key(leg)) {
+                    gathered.add(class, legs, &one);
                 }
             }
-        }
-        ends.add_others(old, new, &wanted, classes);
-        ends.index();
-        ends
-    }
-
-    fn add_others(
-        &mut self,
-        old: &Plan,
-        new: &'p Plan,
-        wanted: &BTreeSet<JointClass>,
-        classes: &JointClasses<'p>,
-    ) {
-        for (address, name) in &new.nodes {
-            let is_node = |plan: &Plan| plan.nodes.contains_key(address) && !plan.hosts.contains_key(address);
-            let class = old.class_of(*address).zip(new.class_of(*address));
-            if let Some(class) = class.filter(|class| wanted.contains(class) && is_node(old) && is_node(new))
-            {
-                let members = Members::Node(name, *address);
-                self.groups.push(Group { family: Family::of(*address), class, legs: None, members });
+        };
+        let mut groups = Vec::new();
+        match step {
+            None => {
+                for (key, now) in &new.endpoints {
+                    if let Some(was) = old.endpoints.get(key) {
+                        gather(key, was, now);
+                    }
+                }
+            }
+            Some(Step { roster, touched, .. }) => {
+                for key in &touched.keys {
+                    if let (Some(was), Some(now)) = (old.endpoints.get(key), new.endpoints.get(key)) {
+                        gather(key, was, now);
+                    }
+                }
+                let legs = differing.keys().filter(|(was, now)| was == now).map(|(_, now)| *now);
+                let same = wanted.iter().filter(|(was, now)| was == now).map(|(_, now)| *now);
+                for (class, subject, mut members) in roster.concerned(legs, same, touched) {
+                    if !contested.is_empty() {
+                        members.to_mut().retain(|member| !contested.contains(&member.address));
+                    }
+                    let (Some(member), true) = (members.first(), new.classes.contains_key(&class)) else {
+                        continue;
+                    };
+                    let legs = Direction::BOTH.map(|d| (subject.leg(d), subject.leg(d)));
+                    let family = Family::of(member.address);
+                    let members = Members::Pods(members);
+                    groups.push(Group { family, class: (class, class), legs: Some(legs), members });
+                }
             }
         }
-        for (class, mut ranges) in classes.outside(wanted) {
-            ranges.retain(|range| free_address(new, *range).is_some());
-            if let Some(first) = ranges.first() {
-                let family = first.family();
-                self.groups.push(Group { family, class, legs: None, members: Members::Outside(ranges) });
-            }
-        }
-    }
-
-    fn index(&mut self) {
-        for (index, group) in self.groups.iter().enumerate() {
-            self.by_class.entry(group.class).or_default().push(index);
-            if let Some([ingress, egress]) = group.legs {
-                self.by_ingress.entry(ingress).or_default().push(index);
-                self.by_egress.entry(egress).or_default().push(index);
-            }
-        }
+        groups.extend(gathered.finish());
+        add_others(&mut groups, old, new, &wanted, classes);
+        let sources = Sides::new(&groups, old, new, Direction::Egress);
+        let targets = Sides::new(&groups, old, new, Direction::Ingress);
+        Ends { groups, sources, targets }
     }
 }
 
-/// The classes of a pod's address in both plans. Ids that mean the same need no look into the old plan, unless it changed.
-fn joint_class(old: &Plan, new: &Plan, delta: Option<&PlanDelta>, one: &Stayed<'_>) -> Option<JointClass> {
-    let now = *new.hosts.get(&one.now.0)?;
-    let stays =
-        delta.is_some_and(|delta| one.was.0 == one.now.0 && !delta.hosts.upserts.contains_key(&one.now.0));
-    Some((if stays { now } else { *old.hosts.get(&one.was.0)? }, now))
+fn add_others<'p>(
+    groups: &mut Vec<Group<'p>>,
+    old: &Plan,
+    new: &'p Plan,
+    wanted: &FastSet<JointClass>,
+    classes: &JointClasses<'p>,
+) {
+    for (address, name) in &new.nodes {
+        let is_node = |plan: &Plan| plan.nodes.contains_key(address) && !plan.hosts.contains_key(address);
+        let class = old.class_of(*address).zip(new.class_of(*address));
+        if let Some(class) = class.filter(|class| wanted.contains(class) && is_node(old) && is_node(new)) {
+            let members = Members::Node(name, *address);
+            groups.push(Group { family: Family::of(*address), class, legs: None, members });
+        }
+    }
+    for (class, mut ranges) in classes.outside(wanted) {
+        ranges.retain(|range| free_address(new, *range).is_some());
+        if let Some(first) = ranges.first() {
+            let family = first.family();
+            groups.push(Group { family, class, legs: None, members: Members::Outside(ranges) });
+        }
+    }
 }
 
 /// The addresses that several pods own in either plan (semantics 1.9): which of them a packet meets is not known, so that they
 /// are not compared but told.
-pub(super) fn contested(old: &Plan, new: &Plan, result: &mut ConnectivityDiff) -> FastSet<IpAddr> {
-    let mut contested = crate::matrix::contested(old);
-    contested.extend(crate::matrix::contested(new));
+pub(super) fn contested(plans: &[&Plan], result: &mut ConnectivityDiff) -> FastSet<IpAddr> {
+    let contested: FastSet<IpAddr> = plans.iter().flat_map(|plan| crate::matrix::contested(plan)).collect();
     for address in contested.iter().collect::<BTreeSet<_>>() {
         result.undecided.push(format!("several pods claim the address {address}"));
     }

@@ -1,6 +1,6 @@
 //! Legs of both plans compared by what they allow.
 
-use crate::fast::{FastMap, FastSet};
+use crate::fast::FastSet;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_addr::Family;
@@ -10,12 +10,27 @@ use sluice_report::Posture;
 use super::classes::{JointClass, JointClasses};
 use super::ends::Moved;
 use crate::matrix::{FunctionSets, SetId, Sets};
+use crate::transport::TransportSet;
 
 /// A leg of the old plan and one of the new, which some end has in one direction.
 pub(super) type JointLeg = (LegId, LegId);
 
 /// Where joint legs allow something else than before.
 pub(super) type Differing = BTreeMap<JointLeg, BTreeSet<JointClass>>;
+
+/// A leg in both plans.
+#[derive(Clone, Copy)]
+pub(super) struct LegPair<'p> {
+    pub(super) ids: JointLeg,
+    was: &'p Leg,
+    now: &'p Leg,
+}
+
+impl<'p> LegPair<'p> {
+    pub(super) fn of(old: &'p Plan, new: &'p Plan, ids: JointLeg) -> Option<Self> {
+        Some(LegPair { ids, was: old.legs.get(&ids.0)?, now: new.legs.get(&ids.1)? })
+    }
+}
 
 /// Two plans whose sets have one numbering.
 pub(super) struct Comparison<'p> {
@@ -26,12 +41,21 @@ pub(super) struct Comparison<'p> {
     news: FunctionSets,
     /// Function ids mean the same in both plans: a shortcut for those that are equal.
     is_same_naming: bool,
+    all: [Option<SetId>; 2],
 }
 
 impl<'p> Comparison<'p> {
     pub(super) fn new(old: &'p Plan, new: &'p Plan, delta: Option<&PlanDelta>) -> Self {
         let (olds, news) = (FunctionSets::default(), FunctionSets::default());
-        Comparison { old, new, sets: Sets::default(), olds, news, is_same_naming: delta.is_some() }
+        Comparison {
+            old,
+            new,
+            sets: Sets::default(),
+            olds,
+            news,
+            is_same_naming: delta.is_some(),
+            all: [None; 2],
+        }
     }
 
     fn of_old(&mut self, function: FunctionId, family: Family) -> SetId {
@@ -46,12 +70,22 @@ impl<'p> Comparison<'p> {
         (self.is_same_naming && was == now) || self.of_old(was, family) == self.of_new(now, family)
     }
 
+    /// The set of everything.
+    pub(super) fn all(&mut self, family: Family) -> SetId {
+        let (sets, slot) = (&mut self.sets, &mut self.all[family as usize]);
+        *slot.get_or_insert_with(|| sets.intern(TransportSet::all(family)))
+    }
+
     /// What a joint leg allowed and allows with a joint class.
-    pub(super) fn at(&mut self, leg: JointLeg, class: JointClass) -> Option<(SetId, SetId)> {
+    pub(super) fn at(&mut self, leg: LegPair<'p>, class: JointClass) -> Option<(SetId, SetId)> {
         let ground = *self.new.classes.get(&class.1)?;
-        let was = self.old.legs.get(&leg.0)?.function(class.0, ground);
-        let now = self.new.legs.get(&leg.1)?.function(class.1, ground);
-        Some((self.of_old(was, ground.family), self.of_new(now, ground.family)))
+        Some(self.on(leg, class, ground))
+    }
+
+    /// The same with a class whose ground is known.
+    pub(super) fn on(&mut self, leg: LegPair<'p>, class: JointClass, ground: Ground) -> (SetId, SetId) {
+        let (was, now) = (leg.was.function(class.0, ground), leg.now.function(class.1, ground));
+        (self.of_old(was, ground.family), self.of_new(now, ground.family))
     }
 
     /// Every joint leg that allows something else than before, and with whom.
@@ -96,6 +130,7 @@ impl<'p> Comparison<'p> {
         pairs: impl IntoIterator<Item = JointClass>,
         differing: &mut Differing,
     ) {
+        let Some(leg) = LegPair::of(self.old, self.new, leg) else { return };
         let mut kept = BTreeSet::new();
         for class in pairs {
             if self.at(leg, class).is_some_and(|(was, now)| was != now) {
@@ -103,7 +138,7 @@ impl<'p> Comparison<'p> {
             }
         }
         if !kept.is_empty() {
-            differing.entry(leg).or_default().extend(kept);
+            differing.entry(leg.ids).or_default().extend(kept);
         }
     }
 
@@ -149,20 +184,19 @@ impl<'p> Comparison<'p> {
     }
 
     /// How open a joint leg was and is for connections of a family.
-    pub(super) fn postures(&mut self, leg: JointLeg, family: Family) -> Option<(Posture, Posture)> {
-        let (old, new) = (self.old, self.new);
-        let was = functions(old, old.legs.get(&leg.0)?, family);
-        let now = functions(new, new.legs.get(&leg.1)?, family);
+    pub(super) fn postures(&mut self, leg: LegPair<'_>, family: Family) -> (Posture, Posture) {
+        let was = functions(self.old, leg.was, family);
+        let now = functions(self.new, leg.now, family);
         let was: BTreeSet<SetId> = was.into_iter().map(|function| self.of_old(function, family)).collect();
         let now: BTreeSet<SetId> = now.into_iter().map(|function| self.of_new(function, family)).collect();
-        Some((self.posture(&was), self.posture(&now)))
+        (self.posture(&was), self.posture(&now))
     }
 
     fn posture(&self, sets: &BTreeSet<SetId>) -> Posture {
-        let all = |wanted: fn(&crate::TransportSet) -> bool| sets.iter().all(|id| wanted(self.sets.get(*id)));
-        if all(crate::TransportSet::is_all) {
+        let all = |wanted: fn(&TransportSet) -> bool| sets.iter().all(|id| wanted(self.sets.get(*id)));
+        if all(TransportSet::is_all) {
             Posture::Open
-        } else if all(crate::TransportSet::is_empty) {
+        } else if all(TransportSet::is_empty) {
             Posture::Closed
         } else {
             Posture::Limited
@@ -171,17 +205,9 @@ impl<'p> Comparison<'p> {
 }
 
 /// The functions that a leg has for addresses of a family.
-fn functions(plan: &Plan, leg: &Leg, family: Family) -> Vec<FunctionId> {
-    let mut functions: Vec<FunctionId> = Vec::new();
-    let mut known: FastMap<ClassId, Ground> = FastMap::default();
-    for (class, function) in &leg.exceptions {
-        if let Some(ground) = plan.classes.get(class).filter(|ground| ground.family == family) {
-            known.insert(*class, *ground);
-            functions.push(*function);
-        }
-    }
-    functions.extend(Ground::ALL.into_iter().filter(|g| g.family == family).map(|g| leg.base[g.index()]));
-    functions.sort();
-    functions.dedup();
-    functions
+fn functions(plan: &Plan, leg: &Leg, family: Family) -> BTreeSet<FunctionId> {
+    let is_of = |class: &ClassId| plan.classes.get(class).is_some_and(|ground| ground.family == family);
+    let exceptions = leg.exceptions.iter().filter(|(class, _)| is_of(class)).map(|(_, function)| *function);
+    let bases = Ground::ALL.into_iter().filter(|ground| ground.family == family);
+    exceptions.chain(bases.map(|ground| leg.base[ground.index()])).collect()
 }

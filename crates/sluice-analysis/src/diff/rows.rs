@@ -1,55 +1,60 @@
 //! Rows for people: pairs of groups whose cell changed, put together and named.
 
-use crate::fast::FastMap;
+use crate::fast::{FastMap, FastSet};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sluice_addr::{AddrRange, Family, Flow};
 use sluice_model::PodKey;
-use sluice_plan::Plan;
+use sluice_plan::{Ground, Plan};
 use sluice_report::{
     ChangeKind, ConnectionChange, ConnectivityDiff, EndGroup, Posture, PostureChange, Witness,
 };
 
-use super::ends::{Ends, Group, Members, PodEnd};
+use super::ends::{Ends, Group, Members, Side, Sides};
 use super::legs::{Comparison, Differing};
+use super::roster::Member;
 use super::{PAIRS, WorkloadOf};
 use crate::matrix::{SetId, free_address, range_texts};
 use crate::passage::{encapsulation, not_judged};
 use crate::transport::TransportSet;
 
 /// Pods whose directions are more or less open.
-pub(super) fn postures(
-    comparison: &mut Comparison<'_>,
-    ends: &Ends<'_>,
+pub(super) fn postures<'p>(
+    comparison: &mut Comparison<'p>,
+    ends: &Ends<'p>,
+    differing: &Differing,
     workload_of: &WorkloadOf<'_>,
     result: &mut ConnectivityDiff,
 ) {
-    let mut changed: BTreeMap<(&str, Posture, Posture), BTreeSet<&PodKey>> = BTreeMap::new();
-    for (direction, index) in [("egress", &ends.by_egress), ("ingress", &ends.by_ingress)] {
-        for (leg, groups) in index {
-            for group in groups.iter().map(|at| &ends.groups[*at]) {
-                let Some((was, now)) = comparison.postures(*leg, group.family) else { continue };
-                if let (true, Members::Pods(pods)) = (was != now, &group.members) {
-                    let entry = changed.entry((direction, was, now)).or_default();
-                    entry.extend(pods.iter().map(|pod| pod.key));
+    let mut changed: BTreeMap<(&str, Posture, Posture), Vec<usize>> = BTreeMap::new();
+    for (direction, sides) in [("egress", &ends.sources), ("ingress", &ends.targets)] {
+        for of_leg in differing.keys().filter_map(|leg| sides.by_leg.get(leg)) {
+            let mut known: [Option<(Posture, Posture)>; 2] = [None; 2];
+            for side in of_leg.iter().map(|at| &sides.list[*at]) {
+                let Some(leg) = side.leg else { continue };
+                let slot = &mut known[side.family as usize];
+                let (was, now) = *slot.get_or_insert_with(|| comparison.postures(leg, side.family));
+                if was != now {
+                    changed.entry((direction, was, now)).or_default().extend(&side.groups);
                 }
             }
         }
     }
-    for ((direction, before, after), pods) in changed {
-        let ends = named(comparison.new, &pods, workload_of);
+    for ((direction, before, after), groups) in changed {
+        let groups: Vec<&Group<'_>> = groups.iter().map(|at| &ends.groups[*at]).collect();
+        let ends = named(comparison.new, &pods_of(&groups), workload_of);
         result.postures.push(PostureChange { ends, direction: direction.into(), before, after });
     }
 }
 
-/// Pairs of groups by what was and what is allowed: destinations by source.
+/// Pairs of sides by what was and what is allowed: destinations by source.
 type Changed = BTreeMap<(Family, SetId, SetId), BTreeMap<usize, Vec<usize>>>;
 
-pub(super) fn connections(
-    comparison: &mut Comparison<'_>,
-    ends: &Ends<'_>,
+pub(super) fn connections<'p>(
+    comparison: &mut Comparison<'p>,
+    ends: &Ends<'p>,
     differing: &Differing,
     workload_of: &WorkloadOf<'_>,
     result: &mut ConnectivityDiff,
@@ -65,9 +70,12 @@ pub(super) fn connections(
             alike.entry(to).or_default().push(from);
         }
         for (to, from) in alike {
-            let pick = |indices: &[usize]| indices.iter().map(|at| &ends.groups[*at]).collect::<Vec<_>>();
+            let pick = |sides: &Sides<'_>, at: &[usize]| {
+                at.iter().flat_map(|at| &sides.list[*at].groups).map(|at| &ends.groups[*at]).collect()
+            };
             let (before, after) = (comparison.sets.get(was), comparison.sets.get(now));
-            let block = Block { family, before, after, from: pick(&from), to: pick(&to) };
+            let (from, to) = (pick(&ends.sources, &from), pick(&ends.targets, &to));
+            let block = Block { family, before, after, from, to };
             rows.extend(block.row(comparison.new, workload_of));
         }
     }
@@ -78,24 +86,29 @@ pub(super) fn connections(
     result.changes = rows;
 }
 
-fn changed_pairs(comparison: &mut Comparison<'_>, ends: &Ends<'_>, differing: &Differing) -> (Changed, bool) {
+fn changed_pairs<'p>(
+    comparison: &mut Comparison<'p>,
+    ends: &Ends<'p>,
+    differing: &Differing,
+) -> (Changed, bool) {
     let mut changed = Changed::new();
     let mut looked_at = 0;
-    let none: Vec<usize> = Vec::new();
-    let of = |index: &FastMap<_, Vec<usize>>, key: &_| index.get(key).map_or(none.clone(), Vec::clone);
+    let of = |index: Option<&Vec<usize>>| index.map(Vec::as_slice).unwrap_or_default().to_vec();
     for (leg, classes) in differing {
-        let (sources, targets) = (of(&ends.by_egress, leg), of(&ends.by_ingress, leg));
+        let sources = of(ends.sources.by_leg.get(leg));
+        let targets = of(ends.targets.by_leg.get(leg));
         for class in classes {
-            let Some(peers) = ends.by_class.get(class) else { continue };
-            let pairs = sources.iter().flat_map(|from| peers.iter().map(move |to| (*from, *to, true)));
+            let to = ends.targets.by_class.get(class).into_iter().flatten();
+            let pairs = sources.iter().flat_map(|from| to.clone().map(move |to| (*from, *to, true)));
+            let from = ends.sources.by_class.get(class).into_iter().flatten();
             let pairs =
-                pairs.chain(targets.iter().flat_map(|to| peers.iter().map(move |from| (*from, *to, false))));
+                pairs.chain(targets.iter().flat_map(|to| from.clone().map(move |from| (*from, *to, false))));
             for (at, to_at, by_egress) in pairs {
-                let (from, to) = (&ends.groups[at], &ends.groups[to_at]);
+                let (from, to) = (&ends.sources.list[at], &ends.targets.list[to_at]);
                 // a pair that differs at both ends is met at its egress leg
                 let met = !by_egress
-                    && from.legs.is_some_and(|[_, egress]| {
-                        differing.get(&egress).is_some_and(|classes| classes.contains(&to.class))
+                    && from.leg.is_some_and(|egress| {
+                        differing.get(&egress.ids).is_some_and(|classes| classes.contains(&to.class))
                     });
                 if met || from.family != to.family {
                     continue;
@@ -115,11 +128,12 @@ fn changed_pairs(comparison: &mut Comparison<'_>, ends: &Ends<'_>, differing: &D
     (changed, false)
 }
 
-/// What was and what is allowed from one group to another.
-fn cell(comparison: &mut Comparison<'_>, from: &Group<'_>, to: &Group<'_>) -> (SetId, SetId) {
-    let all = comparison.sets.intern(TransportSet::all(from.family));
-    let egress = from.legs.and_then(|[_, leg]| comparison.at(leg, to.class)).unwrap_or((all, all));
-    let ingress = to.legs.and_then(|[leg, _]| comparison.at(leg, from.class)).unwrap_or((all, all));
+/// What was and what is allowed from one side to another.
+fn cell<'p>(comparison: &mut Comparison<'p>, from: &Side<'p>, to: &Side<'p>) -> (SetId, SetId) {
+    let all = comparison.all(from.family);
+    let ground = |side: &Side<'_>| Ground { family: side.family, pod: side.leg.is_some() };
+    let egress = from.leg.map_or((all, all), |leg| comparison.on(leg, to.class, ground(to)));
+    let ingress = to.leg.map_or((all, all), |leg| comparison.on(leg, from.class, ground(from)));
     (comparison.sets.meet(egress.0, ingress.0), comparison.sets.meet(egress.1, ingress.1))
 }
 
@@ -151,21 +165,23 @@ impl Block<'_, '_> {
             after: self.after.describe(),
             gained: gained.describe(),
             lost: lost.describe(),
-            pairs: self.from.iter().flat_map(|from| self.to.iter().map(|to| pairs(from, to))).sum(),
+            pairs: pairs(&self.from, &self.to),
             witness,
         })
     }
 
     fn witness(&self, plan: &Plan, set: &TransportSet, allowed: bool) -> Option<Witness> {
         let judged = set.subtract(&not_judged(self.family));
+        let example = |from_pod: bool, to_node: bool| match from_pod {
+            true => judged.subtract(&encapsulation(self.family, to_node)).example(&[]),
+            false => judged.example(&[]),
+        };
+        let examples = [false, true].map(|pod| [false, true].map(|node| example(pod, node)));
         let pairs = self.from.iter().flat_map(|from| self.to.iter().map(move |to| (*from, *to)));
         for (from, to) in pairs {
-            let mut set = judged.clone();
-            if matches!(from.members, Members::Pods(_)) {
-                let to_node = matches!(to.members, Members::Node(..));
-                set = set.subtract(&encapsulation(self.family, to_node));
-            }
-            let Some(transport) = set.example(&[]) else { continue };
+            let is_pod = matches!(from.members, Members::Pods(_));
+            let is_node = matches!(to.members, Members::Node(..));
+            let Some(transport) = examples[usize::from(is_pod)][usize::from(is_node)] else { continue };
             let ends = sample(plan, from).into_iter().find_map(|source| {
                 let target = sample(plan, to).into_iter().find(|target| source.speaks_to(target))?;
                 Some((source, target))
@@ -200,10 +216,10 @@ impl Sample {
 fn sample(plan: &Plan, group: &Group<'_>) -> Vec<Sample> {
     match &group.members {
         Members::Pods(pods) => {
-            let of = |pod: &PodEnd<'_>| Sample {
+            let of = |pod: &Member| Sample {
                 name: pod.key.to_string(),
                 address: pod.address,
-                node: pod.node.cloned(),
+                node: pod.node.clone(),
                 is_node: false,
                 is_pod: true,
             };
@@ -232,39 +248,62 @@ fn sample(plan: &Plan, group: &Group<'_>) -> Vec<Sample> {
 }
 
 /// Pairs of members, without a pod and itself and a node and its own pods.
-fn pairs(from: &Group<'_>, to: &Group<'_>) -> u64 {
-    let count = |group: &Group<'_>| match &group.members {
-        Members::Pods(pods) => pods.len(),
-        Members::Node(..) => 1,
-        Members::Outside(ranges) => ranges.len(),
+fn pairs(from: &[&Group<'_>], to: &[&Group<'_>]) -> u64 {
+    let count = |groups: &[&Group<'_>]| -> usize {
+        let of = |group: &&Group<'_>| match &group.members {
+            Members::Pods(pods) => pods.len(),
+            Members::Node(..) => 1,
+            Members::Outside(ranges) => ranges.len(),
+        };
+        groups.iter().map(of).sum()
     };
-    let all = count(from) * count(to);
-    let own = match (&from.members, &to.members) {
-        (Members::Pods(pods), Members::Pods(_)) if std::ptr::eq(from, to) => pods.len(),
-        (Members::Node(name, _), Members::Pods(pods)) => {
-            pods.iter().filter(|pod| pod.node == Some(*name)).count()
+    let sources: FastSet<*const Group<'_>> = from.iter().map(|group| std::ptr::from_ref(*group)).collect();
+    let mut own_pods: FastMap<&str, usize> = FastMap::default();
+    for group in from {
+        if let Members::Node(name, _) = &group.members {
+            *own_pods.entry(name).or_default() += 1;
         }
-        _ => 0,
-    };
-    (all - own) as u64
+    }
+    let mut own = 0;
+    for group in to {
+        let Members::Pods(pods) = &group.members else { continue };
+        own += if sources.contains(&std::ptr::from_ref(*group)) { pods.len() } else { 0 };
+        if !own_pods.is_empty() {
+            let nodes = pods.iter().filter_map(|pod| pod.node.as_deref());
+            own += nodes.filter_map(|node| own_pods.get(node)).sum::<usize>();
+        }
+    }
+    (count(from) * count(to) - own) as u64
+}
+
+/// The pods of groups, each once and in order.
+fn pods_of<'g>(groups: &[&'g Group<'_>]) -> Vec<&'g PodKey> {
+    let mut pods: Vec<&PodKey> = Vec::new();
+    for group in groups {
+        if let Members::Pods(members) = &group.members {
+            pods.extend(members.iter().map(|pod| &pod.key));
+        }
+    }
+    pods.sort(); // stable: the members of each group are a sorted run
+    pods.dedup();
+    pods
 }
 
 fn ends_named(plan: &Plan, groups: &[&Group<'_>], workload_of: &WorkloadOf<'_>) -> EndGroup {
-    let mut pods: BTreeSet<&PodKey> = BTreeSet::new();
     let mut nodes: BTreeSet<String> = BTreeSet::new();
     let mut ranges: Vec<AddrRange> = Vec::new();
     for group in groups {
         match &group.members {
-            Members::Pods(members) => pods.extend(members.iter().map(|pod| pod.key)),
+            Members::Pods(_) => {}
             Members::Node(name, _) => drop(nodes.insert(name.to_string())),
             Members::Outside(more) => ranges.extend(more),
         }
     }
-    let mut ends = named(plan, &pods, workload_of);
-    let all_nodes: BTreeSet<String> = plan.nodes.values().map(ToString::to_string).collect();
-    match nodes == all_nodes && nodes.len() > 1 {
-        true => ends.names.push("all nodes".into()),
-        false => ends.names.extend(nodes.iter().map(|name| format!("node {name}"))),
+    let mut ends = named(plan, &pods_of(groups), workload_of);
+    if nodes.len() > 1 && plan.nodes.values().all(|name| nodes.contains(&**name)) {
+        ends.names.push("all nodes".into());
+    } else {
+        ends.names.extend(nodes.iter().map(|name| format!("node {name}")));
     }
     ends.nodes = nodes.into_iter().collect();
     let joined = sluice_addr::AddrSet::from_iter(ranges);
@@ -274,24 +313,21 @@ fn ends_named(plan: &Plan, groups: &[&Group<'_>], workload_of: &WorkloadOf<'_>) 
 }
 
 /// Pods by the fewest names: all pods, whole namespaces, whole workloads, single pods.
-fn named(plan: &Plan, pods: &BTreeSet<&PodKey>, workload_of: &WorkloadOf<'_>) -> EndGroup {
+fn named(plan: &Plan, pods: &[&PodKey], workload_of: &WorkloadOf<'_>) -> EndGroup {
     let mut names = Vec::new();
     if pods.len() > 1 && pods.len() == plan.endpoints.len() {
         names.push("all pods".to_owned());
     } else {
-        let mut by_namespace: BTreeMap<&Arc<str>, Vec<&PodKey>> = BTreeMap::new();
-        for key in pods {
-            by_namespace.entry(&key.namespace).or_default().push(key);
-        }
-        for (namespace, members) in by_namespace {
+        for members in pods.chunk_by(|a, b| a.namespace == b.namespace) {
+            let namespace = &members[0].namespace;
             let all = of_namespace(plan, namespace);
             match members.len() > 1 && members.len() == all.len() {
                 true => names.push(format!("namespace {namespace}")),
-                false => names.extend(by_workload(&members, &all, workload_of)),
+                false => names.extend(by_workload(members, &all, workload_of)),
             }
         }
     }
-    EndGroup { names, pods: pods.iter().map(ToString::to_string).collect(), ..EndGroup::default() }
+    EndGroup { names, pods: pods.iter().map(|key| (*key).clone()).collect(), ..EndGroup::default() }
 }
 
 fn of_namespace<'p>(plan: &'p Plan, namespace: &Arc<str>) -> Vec<&'p PodKey> {

@@ -199,7 +199,7 @@ pub fn isolate_namespace(
     work.accept(policy, explanation.clone(), &[MANAGED_BY]);
     let after = work.snapshot();
     let alone = snapshot.with_world(only(&work.world, &key));
-    let is_own = |end: &EndGroup| end.pods.iter().any(|pod| pod.split('/').next() == Some(namespace));
+    let is_own = |end: &EndGroup| end.pods.iter().any(|pod| &*pod.namespace == namespace);
     let still_open: Vec<StillOpen> = diff(&alone, &after)
         .changes
         .into_iter()
