@@ -13,7 +13,7 @@ use sluice_report::ConnectivityDiff;
 
 use super::Step;
 use super::classes::{JointClass, JointClasses};
-use super::legs::{Differing, JointLeg, LegPair};
+use super::legs::{Comparison, Differing, JointLeg, LegPair};
 use super::roster::Member;
 use crate::matrix::free_address;
 
@@ -104,6 +104,15 @@ pub(super) struct Group<'p> {
     pub(super) members: Members<'p>,
 }
 
+impl Group<'_> {
+    fn leg(&self, direction: Direction) -> Option<JointLeg> {
+        self.legs.map(|[ingress, egress]| match direction {
+            Direction::Ingress => ingress,
+            Direction::Egress => egress,
+        })
+    }
+}
+
 /// Who they are.
 pub(super) enum Members<'p> {
     /// In order.
@@ -122,6 +131,12 @@ pub(super) struct Side<'p> {
     pub(super) groups: Vec<usize>,
 }
 
+/// What is asked of groups to make them sides.
+struct Pairing<'p, 'd> {
+    comparison: &'d Comparison<'p>,
+    differing: &'d Differing,
+}
+
 /// One end of connections: its sides by leg and by class.
 #[derive(Default)]
 pub(super) struct Sides<'p> {
@@ -131,17 +146,26 @@ pub(super) struct Sides<'p> {
 }
 
 impl<'p> Sides<'p> {
-    fn new(groups: &[Group<'p>], old: &'p Plan, new: &'p Plan, direction: Direction) -> Self {
+    /// The sides of groups whose leg of this direction differs, or with whom one of the other direction does.
+    fn new(groups: &[Group<'p>], pairing: &Pairing<'p, '_>, direction: Direction) -> Self {
         let mut sides = Sides::default();
         let mut known: FastMap<(JointClass, Option<JointLeg>), usize> = FastMap::default();
+        let other = match direction {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        };
+        let opposite: FastSet<JointLeg> = groups.iter().filter_map(|group| group.leg(other)).collect();
+        let met = opposite.iter().filter_map(|leg| pairing.differing.get(leg)).flatten();
+        let met: FastSet<JointClass> = met.copied().collect();
         for (index, group) in groups.iter().enumerate() {
-            let id = group.legs.map(|[ingress, egress]| match direction {
-                Direction::Ingress => ingress,
-                Direction::Egress => egress,
-            });
+            let id = group.leg(direction);
+            let differs = id.is_some_and(|id| pairing.differing.contains_key(&id));
+            if !differs && !met.contains(&group.class) {
+                continue;
+            }
             let at = *known.entry((group.class, id)).or_insert_with(|| {
                 let at = sides.list.len();
-                let leg = id.and_then(|id| LegPair::of(old, new, id));
+                let leg = id.and_then(|id| pairing.comparison.pair(id));
                 sides.list.push(Side { family: group.family, class: group.class, leg, groups: Vec::new() });
                 sides.by_class.entry(group.class).or_default().push(at);
                 if let Some(id) = id {
@@ -195,13 +219,13 @@ impl Gathered {
 impl<'p> Ends<'p> {
     /// Everybody who has a leg that differs, or with whom one differs.
     pub(super) fn collect(
-        old: &'p Plan,
-        new: &'p Plan,
+        comparison: &Comparison<'p>,
         step: Option<&'p Step<'p>>,
         differing: &Differing,
         classes: &JointClasses<'p>,
         contested: &FastSet<IpAddr>,
     ) -> Self {
+        let (old, new) = (comparison.old, comparison.new);
         let wanted: FastSet<JointClass> = differing.values().flatten().copied().collect();
         let mut gathered = Gathered::default();
         let mut gather = |key, was, now| {
@@ -250,8 +274,9 @@ impl<'p> Ends<'p> {
         }
         groups.extend(gathered.finish());
         add_others(&mut groups, old, new, &wanted, classes);
-        let sources = Sides::new(&groups, old, new, Direction::Egress);
-        let targets = Sides::new(&groups, old, new, Direction::Ingress);
+        let pairing = Pairing { comparison, differing };
+        let sources = Sides::new(&groups, &pairing, Direction::Egress);
+        let targets = Sides::new(&groups, &pairing, Direction::Ingress);
         Ends { groups, sources, targets }
     }
 }

@@ -24,12 +24,8 @@ pub(super) struct LegPair<'p> {
     pub(super) ids: JointLeg,
     was: &'p Leg,
     now: &'p Leg,
-}
-
-impl<'p> LegPair<'p> {
-    pub(super) fn of(old: &'p Plan, new: &'p Plan, ids: JointLeg) -> Option<Self> {
-        Some(LegPair { ids, was: old.legs.get(&ids.0)?, now: new.legs.get(&ids.1)? })
-    }
+    /// It allows now what it did with each class that stayed.
+    is_same: bool,
 }
 
 /// Two plans whose sets have one numbering.
@@ -39,23 +35,19 @@ pub(super) struct Comparison<'p> {
     pub(super) sets: Sets,
     olds: FunctionSets,
     news: FunctionSets,
-    /// Function ids mean the same in both plans: a shortcut for those that are equal.
-    is_same_naming: bool,
+    /// What leads from one to the other, where ids of functions mean the same in both: a shortcut for what is equal.
+    delta: Option<&'p PlanDelta>,
     all: [Option<SetId>; 2],
 }
 
 impl<'p> Comparison<'p> {
-    pub(super) fn new(old: &'p Plan, new: &'p Plan, delta: Option<&PlanDelta>) -> Self {
+    pub(super) fn new(old: &'p Plan, new: &'p Plan, delta: Option<&'p PlanDelta>) -> Self {
+        // an id that was given to another function says nothing
+        let is_kept =
+            |delta: &&PlanDelta| delta.functions.upserts.keys().all(|id| !old.functions.contains_key(id));
+        let delta = delta.filter(is_kept);
         let (olds, news) = (FunctionSets::default(), FunctionSets::default());
-        Comparison {
-            old,
-            new,
-            sets: Sets::default(),
-            olds,
-            news,
-            is_same_naming: delta.is_some(),
-            all: [None; 2],
-        }
+        Comparison { old, new, sets: Sets::default(), olds, news, delta, all: [None; 2] }
     }
 
     fn of_old(&mut self, function: FunctionId, family: Family) -> SetId {
@@ -67,7 +59,16 @@ impl<'p> Comparison<'p> {
     }
 
     fn is_same(&mut self, was: FunctionId, now: FunctionId, family: Family) -> bool {
-        (self.is_same_naming && was == now) || self.of_old(was, family) == self.of_new(now, family)
+        (self.delta.is_some() && was == now) || self.of_old(was, family) == self.of_new(now, family)
+    }
+
+    /// A leg of both plans; `None` if one of them does not have it.
+    pub(super) fn pair(&self, ids: JointLeg) -> Option<LegPair<'p>> {
+        let is_untouched = |delta: &PlanDelta| {
+            !delta.legs.upserts.contains_key(&ids.1) && !delta.exceptions.contains_key(&ids.1)
+        };
+        let is_same = ids.0 == ids.1 && self.delta.is_some_and(is_untouched);
+        Some(LegPair { ids, was: self.old.legs.get(&ids.0)?, now: self.new.legs.get(&ids.1)?, is_same })
     }
 
     /// The set of everything.
@@ -84,6 +85,10 @@ impl<'p> Comparison<'p> {
 
     /// The same with a class whose ground is known.
     pub(super) fn on(&mut self, leg: LegPair<'p>, class: JointClass, ground: Ground) -> (SetId, SetId) {
+        if leg.is_same && class.0 == class.1 {
+            let both = self.of_new(leg.now.function(class.1, ground), ground.family);
+            return (both, both);
+        }
         let (was, now) = (leg.was.function(class.0, ground), leg.now.function(class.1, ground));
         (self.of_old(was, ground.family), self.of_new(now, ground.family))
     }
@@ -130,7 +135,7 @@ impl<'p> Comparison<'p> {
         pairs: impl IntoIterator<Item = JointClass>,
         differing: &mut Differing,
     ) {
-        let Some(leg) = LegPair::of(self.old, self.new, leg) else { return };
+        let Some(leg) = self.pair(leg) else { return };
         let mut kept = BTreeSet::new();
         for class in pairs {
             if self.at(leg, class).is_some_and(|(was, now)| was != now) {

@@ -108,7 +108,7 @@ fn compare(
     if differing.is_empty() {
         return result;
     }
-    let ends = ends::Ends::collect(old, new, step, &differing, &classes, &contested);
+    let ends = ends::Ends::collect(&comparison, step, &differing, &classes, &contested);
     rows::postures(&mut comparison, &ends, &differing, workload_of, &mut result);
     rows::connections(&mut comparison, &ends, &differing, workload_of, &mut result);
     result
