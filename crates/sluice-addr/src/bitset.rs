@@ -1,81 +1,132 @@
 //! A growable set of small numbers.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A set of small numbers, 64 to a word. Equal sets are equal values, whatever they held before.
+/// Words of a block.
+const WORDS: usize = 4;
+/// Numbers of a block.
+const BITS: usize = WORDS * 64;
+
+/// The numbers from `at * BITS` on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Block {
+    at: u32,
+    words: [u64; WORDS],
+}
+
+impl Block {
+    fn is_empty(&self) -> bool {
+        self.words == [0; WORDS]
+    }
+
+    fn with(&self, other: &Block, merge: impl Fn(u64, u64) -> u64) -> Block {
+        Block { at: self.at, words: std::array::from_fn(|n| merge(self.words[n], other.words[n])) }
+    }
+}
+
+/// A set of small numbers. It needs room for its members and their neighbours only, however large they are. Equal sets are
+/// equal values, whatever they held before.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BitSet {
-    /// Never ends in a zero word.
-    words: Vec<u64>,
+    /// Ascending; none is empty.
+    blocks: Vec<Block>,
 }
 
 impl BitSet {
     /// The empty set.
     pub const fn new() -> Self {
-        Self { words: Vec::new() }
+        Self { blocks: Vec::new() }
     }
 
     /// The numbers below `end`.
     pub fn below(end: usize) -> Self {
-        let mut words = vec![u64::MAX; end / 64];
-        if !end.is_multiple_of(64) {
-            words.push((1 << (end % 64)) - 1);
+        let full = (0..end / BITS).map(|at| Block { at: number(at), words: [u64::MAX; WORDS] });
+        let mut blocks: Vec<Block> = full.collect();
+        if !end.is_multiple_of(BITS) {
+            let mut words = [0; WORDS];
+            let rest = end % BITS;
+            words[..rest / 64].fill(u64::MAX);
+            if !rest.is_multiple_of(64) {
+                words[rest / 64] = (1 << (rest % 64)) - 1;
+            }
+            blocks.push(Block { at: number(end / BITS), words });
         }
-        Self { words }
+        Self { blocks }
+    }
+
+    /// The place of a block, or where it would stand.
+    fn find(&self, at: u32) -> Result<usize, usize> {
+        match self.blocks.last() {
+            // members often come in ascending order
+            Some(last) if last.at < at => Err(self.blocks.len()),
+            Some(last) if last.at == at => Ok(self.blocks.len() - 1),
+            _ => self.blocks.binary_search_by_key(&at, |block| block.at),
+        }
     }
 
     /// Adds `bit`; whether it was absent.
     pub fn insert(&mut self, bit: usize) -> bool {
-        let absent = !self.contains(bit);
-        if absent {
-            self.toggle(bit);
-        }
+        let at = number(bit / BITS);
+        let place = self.find(at).unwrap_or_else(|place| {
+            self.blocks.insert(place, Block { at, words: [0; WORDS] });
+            place
+        });
+        let word = &mut self.blocks[place].words[bit % BITS / 64];
+        let absent = *word >> (bit % 64) & 1 == 0;
+        *word |= 1 << (bit % 64);
         absent
     }
 
     /// Removes `bit`; whether it was present.
     pub fn remove(&mut self, bit: usize) -> bool {
-        let present = self.contains(bit);
-        if present {
-            self.toggle(bit);
+        let Ok(place) = self.find(number(bit / BITS)) else { return false };
+        let word = &mut self.blocks[place].words[bit % BITS / 64];
+        let present = *word >> (bit % 64) & 1 == 1;
+        *word &= !(1 << (bit % 64));
+        if self.blocks[place].is_empty() {
+            self.blocks.remove(place);
         }
         present
     }
 
     /// Adds `bit` if absent, else removes it.
     pub fn toggle(&mut self, bit: usize) {
-        if self.words.len() <= bit / 64 {
-            self.words.resize(bit / 64 + 1, 0);
+        if !self.remove(bit) {
+            self.insert(bit);
         }
-        self.words[bit / 64] ^= 1 << (bit % 64);
-        self.trim();
     }
 
     /// Whether the set holds `bit`.
     pub fn contains(&self, bit: usize) -> bool {
-        self.words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+        let block = self.find(number(bit / BITS)).ok();
+        block.is_some_and(|place| self.blocks[place].words[bit % BITS / 64] >> (bit % 64) & 1 == 1)
     }
 
     /// The number of members.
     pub fn len(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
+        self.blocks.iter().flat_map(|block| block.words).map(|word| word.count_ones() as usize).sum()
     }
 
     /// Whether the set has no members.
     pub fn is_empty(&self) -> bool {
-        self.words.is_empty()
+        self.blocks.is_empty()
     }
 
     /// The members, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.words.iter().enumerate().flat_map(|(n, &word)| {
+        let words = self.blocks.iter().flat_map(|block| {
+            let words = block.words.into_iter().enumerate();
+            words.map(|(n, word)| (block.at as usize * BITS + n * 64, word))
+        });
+        words.flat_map(|(first, word)| {
             let mut rest = word;
             std::iter::from_fn(move || {
                 let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
                 rest &= rest - 1;
-                Some(n * 64 + bit)
+                Some(first + bit)
             })
         })
     }
@@ -87,71 +138,124 @@ impl BitSet {
 
     /// Adds the members of `other`.
     pub fn or_with(&mut self, other: &Self) {
-        if self.words.len() < other.words.len() {
-            self.words.resize(other.words.len(), 0);
+        if other.blocks.iter().all(|block| self.find(block.at).is_ok()) {
+            for block in &other.blocks {
+                if let Ok(place) = self.find(block.at) {
+                    self.blocks[place] = self.blocks[place].with(block, |a, b| a | b);
+                }
+            }
+            return;
         }
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
-            *word |= other;
-        }
+        *self = self.or(other);
     }
 
     /// Keeps the members that `other` holds too.
     pub fn and_with(&mut self, other: &Self) {
-        self.words.truncate(other.words.len());
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
-            *word &= other;
-        }
-        self.trim();
+        self.keep(other, false, |a, b| a & b);
     }
 
     /// Removes the members of `other`.
     pub fn andnot_with(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
-            *word &= !other;
-        }
-        self.trim();
+        self.keep(other, true, |a, b| a & !b);
+    }
+
+    /// Replaces the blocks that both have, in place; those that only `self` has stay if `alone`.
+    fn keep(&mut self, other: &Self, alone: bool, merge: impl Fn(u64, u64) -> u64) {
+        let mut theirs = Cursor::new(other, self);
+        self.blocks.retain_mut(|block| match theirs.at(block.at) {
+            Some(their) => {
+                *block = block.with(their, &merge);
+                !block.is_empty()
+            }
+            None => alone,
+        });
     }
 
     /// Members of either.
     pub fn or(&self, other: &Self) -> Self {
-        let mut result = self.clone();
-        result.or_with(other);
-        result
+        let mut blocks = Vec::with_capacity(self.blocks.len().max(other.blocks.len()));
+        let (mut own, mut theirs) = (&*self.blocks, &*other.blocks);
+        while let (Some(a), Some(b)) = (own.first(), theirs.first()) {
+            let order = a.at.cmp(&b.at);
+            blocks.push(match order {
+                Ordering::Less => *a,
+                Ordering::Equal => a.with(b, |a, b| a | b),
+                Ordering::Greater => *b,
+            });
+            own = &own[usize::from(order.is_le())..];
+            theirs = &theirs[usize::from(order.is_ge())..];
+        }
+        blocks.extend(own.iter().chain(theirs));
+        Self { blocks }
     }
 
     /// Members of both.
     pub fn and(&self, other: &Self) -> Self {
-        let mut result = self.clone();
-        result.and_with(other);
-        result
+        let (few, many) = if self.blocks.len() <= other.blocks.len() { (self, other) } else { (other, self) };
+        let mut theirs = Cursor::new(many, few);
+        let common =
+            few.blocks.iter().filter_map(|block| Some(block.with(theirs.at(block.at)?, |a, b| a & b)));
+        Self { blocks: common.filter(|block| !block.is_empty()).collect() }
     }
 
     /// Members of `self` and not of `other`.
     pub fn andnot(&self, other: &Self) -> Self {
-        let mut result = self.clone();
-        result.andnot_with(other);
-        result
+        let mut theirs = Cursor::new(other, self);
+        let rest = self
+            .blocks
+            .iter()
+            .map(|block| theirs.at(block.at).map_or(*block, |their| block.with(their, |a, b| a & !b)));
+        Self { blocks: rest.filter(|block| !block.is_empty()).collect() }
     }
 
     /// Whether the sets share a member.
     pub fn intersects(&self, other: &Self) -> bool {
-        self.words.iter().zip(&other.words).any(|(a, b)| a & b != 0)
+        let (few, many) = if self.blocks.len() <= other.blocks.len() { (self, other) } else { (other, self) };
+        let mut theirs = Cursor::new(many, few);
+        few.blocks
+            .iter()
+            .any(|block| theirs.at(block.at).is_some_and(|their| !block.with(their, |a, b| a & b).is_empty()))
     }
 
     /// Whether `other` holds every member of `self`.
     pub fn is_subset(&self, other: &Self) -> bool {
-        self.words.len() <= other.words.len() && self.words.iter().zip(&other.words).all(|(a, b)| a & !b == 0)
+        let mut theirs = Cursor::new(other, self);
+        self.blocks.len() <= other.blocks.len()
+            && self.blocks.iter().all(|block| {
+                theirs.at(block.at).is_some_and(|their| block.with(their, |a, b| a & !b).is_empty())
+            })
     }
 
     /// Removes every member.
     pub fn clear(&mut self) {
-        self.words.clear();
+        self.blocks.clear();
+    }
+}
+
+/// A block's number. Members are counted things, and no list has 2^40 of them.
+fn number(at: usize) -> u32 {
+    u32::try_from(at).expect("numbers of a set are below 2^40")
+}
+
+/// The blocks of a set, asked for in ascending order.
+struct Cursor<'s> {
+    blocks: &'s [Block],
+    /// Many more than are asked for, so that each is searched for.
+    is_long: bool,
+}
+
+impl<'s> Cursor<'s> {
+    fn new(set: &'s BitSet, asked_by: &BitSet) -> Self {
+        Cursor { blocks: &set.blocks, is_long: set.blocks.len() / 8 > asked_by.blocks.len() }
     }
 
-    fn trim(&mut self) {
-        while self.words.last() == Some(&0) {
-            self.words.pop();
-        }
+    fn at(&mut self, at: u32) -> Option<&'s Block> {
+        let before = match self.is_long {
+            true => self.blocks.partition_point(|block| block.at < at),
+            false => self.blocks.iter().take_while(|block| block.at < at).count(),
+        };
+        self.blocks = &self.blocks[before..];
+        self.blocks.first().filter(|block| block.at == at)
     }
 }
 
@@ -204,8 +308,11 @@ mod tests {
     use super::*;
 
     fn both() -> impl Strategy<Value = (BTreeSet<usize>, BTreeSet<usize>)> {
-        let set = || proptest::collection::btree_set(0usize..200, 0..40);
-        (set(), set())
+        // dense, and with blocks that only one of both has
+        let number = prop_oneof![0usize..200, 0usize..200, 5_000usize..5_600, 90_000usize..90_010];
+        let set = move || proptest::collection::btree_set(number.clone(), 0..60);
+        let long = proptest::collection::btree_set(0usize..20_000, 0..200);
+        prop_oneof![(set(), set()), (set(), long.clone()), (long, set())]
     }
 
     fn members(set: &BitSet) -> Vec<usize> {
@@ -223,6 +330,18 @@ mod tests {
             prop_assert_eq!(x.intersects(&y), !a.is_disjoint(&b));
             prop_assert_eq!(x.is_subset(&y), a.is_subset(&b));
             prop_assert_eq!(x.len(), a.len());
+            for (one, other, set) in [(&x, &y, x.or(&y)), (&y, &x, x.or(&y))] {
+                let mut changed = one.clone();
+                changed.or_with(other);
+                prop_assert_eq!(changed, set);
+            }
+            let (mut kept, mut rest) = (x.clone(), x.clone());
+            kept.and_with(&y);
+            rest.andnot_with(&y);
+            prop_assert_eq!((kept, rest), (x.and(&y), x.andnot(&y)));
+            for number in a.iter().chain(&b) {
+                prop_assert_eq!(x.contains(*number), a.contains(number));
+            }
             // A set that shrank is the same value as one that never grew.
             let mut grown = x.clone();
             grown.insert(100_000);
@@ -233,7 +352,7 @@ mod tests {
 
     #[test]
     fn below_counts() {
-        for end in [0, 1, 63, 64, 65, 128] {
+        for end in [0, 1, 63, 64, 65, 128, 255, 256, 257, 320, 1_000] {
             assert_eq!(members(&BitSet::below(end)), (0..end).collect::<Vec<_>>());
         }
     }

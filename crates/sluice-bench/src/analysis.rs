@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use sluice_addr::Family;
-use sluice_analysis::{Differ, Judge, Matrix, Snapshot, explain};
+use sluice_analysis::{Differ, Judge, LintOptions, Matrix, Snapshot, explain, lint};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Action, Circumstances, Object, ObjectDelta, PodKey, Policy, Rule, RuleBody, World};
 use sluice_report::Verdict;
@@ -244,6 +244,9 @@ fn questions(
     plan: sluice_plan::Plan,
     drawer: Drawer,
 ) -> Result<(), BenchError> {
+    let (time, findings) = milliseconds(|| lint(&world, &LintOptions::default()));
+    let found = format!("{} findings; the process had {:.0} MiB at its peak", findings.len(), peak()?);
+    report.add("lint", "ms", vec![time], None, found);
     let snapshot = Snapshot::from_parts(world, plan);
     let circumstances = Circumstances::default();
     explain(&snapshot, &drawer.flow(0), &circumstances); // makes the indices
@@ -290,7 +293,7 @@ mod tests {
     #[test]
     fn a_small_cluster_answers_every_question() {
         let report = analysis(0.004, 1).expect("every question has an answer");
-        assert_eq!(report.rows.len(), 9, "{}", report.table());
+        assert_eq!(report.rows.len(), 10, "{}", report.table());
         assert!(report.rows.iter().all(|row| row.target.is_none()), "targets are for the full size");
     }
 }

@@ -107,7 +107,7 @@ pub(crate) fn single(advice: &Advice) -> &Suggestion {
 fn members(end: &EndGroup) -> Vec<String> {
     let nodes = end.nodes.iter().map(|node| format!("node {node}"));
     let outside = end.outside.iter().map(|range| format!("outside {range}"));
-    end.pods.iter().cloned().chain(nodes).chain(outside).collect()
+    end.pods.iter().map(ToString::to_string).chain(nodes).chain(outside).collect()
 }
 
 /// `a -> b: +TCP 80 -UDP 53`, one change a line.

@@ -65,7 +65,7 @@ fn owners(world: &World, address: IpAddr) -> Vec<String> {
 fn may_be(world: &World, end: &EndGroup, address: IpAddr) -> bool {
     match owners(world, address).as_slice() {
         [] => !end.outside.is_empty() || !end.nodes.is_empty(),
-        owners => owners.iter().any(|owner| end.pods.contains(owner)),
+        owners => owners.iter().any(|owner| end.pods.iter().any(|pod| pod.to_string() == *owner)),
     }
 }
 
