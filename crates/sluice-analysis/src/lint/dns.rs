@@ -79,11 +79,6 @@ pub(super) fn find(lint: &mut Lint<'_>) {
             let judged = leg.judge(Region::of(peers.and(&group.points), traffic.clone()), &|_, _| true, None);
             judged.is_none_or(|judged| !judged.allowed.is_empty())
         };
-        // a pod that may send nothing at all has nothing to resolve
-        if !allows(lint.present.everywhere(), &lint.traffic.all()) {
-            continue;
-        }
-        isolated.or_with(&group.ends);
         let targets = match (servers.cache_is_in_use, servers.pods.is_empty()) {
             (true, _) => servers.cache.clone(),
             (false, false) => servers.pods.or(&servers.cache),
@@ -94,21 +89,16 @@ pub(super) fn find(lint: &mut Lint<'_>) {
             if allows(targets, &tcp) {
                 asks_by_tcp.or_with(&group.ends);
             }
+        } else if !allows(lint.present.everywhere(), &lint.traffic.all()) {
+            continue; // a pod that may send nothing at all has nothing to resolve
         }
+        isolated.or_with(&group.ends);
         let speaking = group.policies.iter().find(|policy| !lint.policies[**policy].is_bare());
         if let Some(policy) = speaking.or(group.policies.first()) {
             blamed.push((*policy, group.ends.clone()));
         }
     }
-    let whole = |ends: &BitSet| -> BitSet {
-        let is_of = |a: usize, b: usize| lint.present.ends[a].pod.key == lint.present.ends[b].pod.key;
-        let around = |end: usize| {
-            let low = (0..end).rev().take_while(move |other| is_of(*other, end));
-            let high = (end..lint.present.ends.len()).take_while(move |other| is_of(*other, end));
-            low.chain(high)
-        };
-        ends.iter().flat_map(around).collect()
-    };
+    let whole = |ends: &BitSet| lint.present.whole_pods(ends);
     let cannot_ask = isolated.andnot(&whole(&asks)).andnot(&servers.pods);
     let cannot_by_tcp = isolated.andnot(&whole(&asks_by_tcp)).andnot(&servers.pods).andnot(&cannot_ask);
     let mut cuts: BTreeMap<usize, Cut> = BTreeMap::new();

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use sluice_addr::BitSet;
 use sluice_model::Direction;
 use sluice_report::Code;
 
@@ -101,7 +102,7 @@ impl Side {
             let mut others = leg.group.policies.iter().filter(|other| after(**other, None));
             let start = match others.any(|other| lint.policies[*other].tier == tier) {
                 true => leg.matched_by(policy),
-                false => Region::of(leg.group.points.clone(), lint.traffic.all()),
+                false => Region::of(BitSet::clone(&leg.group.points), lint.traffic.all()),
             };
             !leg.differs(&start, &before, &after)
         })

@@ -1,6 +1,7 @@
 //! Which of many labelled things a selector holds for, by index instead of one by one.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sluice_addr::BitSet;
@@ -20,24 +21,28 @@ struct Key {
 }
 
 impl LabelIndex {
-    /// Adds one thing.
-    pub(super) fn add(&mut self, number: usize, labels: &Labels) {
-        self.add_all(&BitSet::from_iter([number]), labels);
+    /// Adds neighbours with the same labels.
+    pub(super) fn add_all(&mut self, numbers: &Range<usize>, labels: &Labels) {
+        self.add_by(labels, |bits| bits.extend(numbers.clone()));
     }
 
     /// Adds several things with the same labels.
-    pub(super) fn add_all(&mut self, numbers: &BitSet, labels: &Labels) {
-        self.all.or_with(numbers);
+    pub(super) fn add_set(&mut self, numbers: &BitSet, labels: &Labels) {
+        self.add_by(labels, |bits| bits.or_with(numbers));
+    }
+
+    fn add_by(&mut self, labels: &Labels, add: impl Fn(&mut BitSet)) {
+        add(&mut self.all);
         for (key, value) in labels.iter() {
             if !self.keys.contains_key(key) {
                 self.keys.insert(key.into(), Key::default());
             }
             let known = self.keys.get_mut(key).expect("it was just put in");
-            known.present.or_with(numbers);
-            match known.values.get_mut(value) {
-                Some(bits) => bits.or_with(numbers),
-                None => drop(known.values.insert(value.into(), numbers.clone())),
+            add(&mut known.present);
+            if !known.values.contains_key(value) {
+                known.values.insert(value.into(), BitSet::new());
             }
+            add(known.values.get_mut(value).expect("it was just put in"));
         }
     }
 
@@ -157,7 +162,7 @@ mod tests {
             .map(|text| text.split(',').filter_map(|pair| pair.split_once('=')).collect())
             .collect();
         let mut index = LabelIndex::default();
-        labels.iter().enumerate().for_each(|(number, labels)| index.add(number, labels));
+        labels.iter().enumerate().for_each(|(number, labels)| index.add_all(&(number..number + 1), labels));
         let texts = [
             "all()",
             "has(a)",

@@ -1,6 +1,7 @@
 //! The legs of present pods: ends that the same rules judge, and how.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use sluice_addr::{BitSet, Family};
 use sluice_model::{Action, Direction, RuleBody, TierDefault};
@@ -12,7 +13,7 @@ use super::present::Present;
 pub(super) struct Group {
     pub(super) ends: BitSet,
     /// The other sides that connections of these ends can have: points of their family.
-    pub(super) points: BitSet,
+    pub(super) points: Rc<BitSet>,
     /// The policies that select them, by number, in the order of evaluation.
     pub(super) policies: Vec<usize>,
 }
@@ -39,18 +40,18 @@ pub(super) fn groups(present: &Present<'_>, policies: &[Compiled<'_>], direction
         let within = within.map(|own| own.contains(end)).collect();
         groups.entry((families[0] | families[1] << 1, policies, within)).or_default().insert(end);
     }
+    let of = |families: usize, family: Family, bit: usize| match families & bit {
+        0 => BitSet::new(),
+        _ => present.family(family).clone(),
+    };
+    let points =
+        [0, 1, 2, 3].map(|families| Rc::new(of(families, Family::V4, 1).or(&of(families, Family::V6, 2))));
     groups
         .into_iter()
-        .map(|((families, policies, _), ends)| {
-            let of = |family: Family, bit: u8| match families & bit {
-                0 => BitSet::new(),
-                _ => present.family(family).clone(),
-            };
-            Group {
-                ends,
-                points: of(Family::V4, 1).or(&of(Family::V6, 2)),
-                policies: policies.into_iter().map(|policy| policy as usize).collect(),
-            }
+        .map(|((families, policies, _), ends)| Group {
+            ends,
+            points: points[usize::from(families)].clone(),
+            policies: policies.into_iter().map(|policy| policy as usize).collect(),
         })
         .collect()
 }

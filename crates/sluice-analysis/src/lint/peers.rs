@@ -143,7 +143,7 @@ fn extra_dash(
         true => format!(
             ": {} now; as one peer they would match {}",
             present.describe(&either),
-            present.pods_of(&both).len()
+            present.count_pods(&both)
         ),
         false => String::new(),
     };

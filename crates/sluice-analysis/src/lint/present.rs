@@ -13,6 +13,7 @@ use sluice_model::{
 use sluice_selector::{LabelSelector, Labels, Selector};
 
 use super::labels::LabelIndex;
+use crate::fast::{FastMap, FastSet};
 use crate::snapshot::next;
 
 /// One address of a pod, or a pod that has none yet.
@@ -33,6 +34,10 @@ struct Other<'w> {
 pub(super) struct Present<'w> {
     pub(super) world: &'w World,
     pub(super) ends: Vec<End<'w>>,
+    /// A number for the pod of each end.
+    pod_of: Vec<u32>,
+    /// The ends that are not the first of their pod.
+    further: BitSet,
     pub(super) ranges: Vec<AddrRange>,
     /// Points per family; a pod without an address is in both.
     families: [BitSet; 2],
@@ -60,8 +65,17 @@ impl<'w> Present<'w> {
             ends.iter().enumerate().filter_map(|(n, end)| Some((end.address?, n))).collect();
         by_address.sort_unstable();
         let ranges = ranges(world, policies, &by_address, besides);
+        let mut pod_of: Vec<u32> = Vec::with_capacity(ends.len());
+        let mut further = BitSet::new();
+        for (number, end) in ends.iter().enumerate() {
+            let is_further = number > 0 && std::ptr::eq(ends[number - 1].pod, end.pod);
+            further.extend(is_further.then_some(number));
+            pod_of.push(pod_of.last().map_or(0, |last| last + u32::from(!is_further)));
+        }
         let mut present = Present {
             world,
+            pod_of,
+            further,
             families: [BitSet::new(), BitSet::new()],
             by_namespace: HashMap::new(),
             pods: LabelIndex::default(),
@@ -85,7 +99,6 @@ impl<'w> Present<'w> {
         let is_calico = |policy: &Policy| matches!(policy.subject, Subject::Calico { .. });
         let with_calico = policies.iter().any(|policy| is_calico(policy));
         for (number, end) in self.ends.iter().enumerate() {
-            self.pods.add(number, &end.pod.labels);
             for port in &end.pod.named_ports {
                 let named = self.named_ports.entry(&port.name).or_default();
                 named.entry((port.protocol, port.port)).or_default().insert(number);
@@ -97,19 +110,21 @@ impl<'w> Present<'w> {
                 }
             }
         }
-        if with_calico {
-            let mut last: Option<(&Pod, Labels)> = None;
-            for (number, end) in self.ends.iter().enumerate() {
-                let labels = match &last {
-                    Some((pod, labels)) if pod.key == end.pod.key => labels.clone(),
-                    _ => self.world.calico_labels(end.pod),
-                };
-                self.calico.add(number, &labels);
-                last = Some((end.pod, labels));
-            }
+        // replicas stand together and look alike
+        for alike in runs(&self.ends, |a, b| a.labels == b.labels) {
+            self.pods.add_all(&alike, &self.ends[alike.start].pod.labels);
+        }
+        let sees_same = |a: &Pod, b: &Pod| {
+            a.key.namespace == b.key.namespace
+                && a.service_account == b.service_account
+                && a.labels == b.labels
+        };
+        for alike in runs(&self.ends, sees_same).filter(|_| with_calico) {
+            let labels = self.world.calico_labels(self.ends[alike.start].pod);
+            self.calico.add_all(&alike, &labels);
         }
         for (namespace, ends) in &self.by_namespace {
-            self.namespaces.add_all(ends, &self.world.namespace_labels(namespace));
+            self.namespaces.add_set(ends, &self.world.namespace_labels(namespace));
         }
         for (number, range) in self.ranges.iter().enumerate() {
             self.families[range.family() as usize].insert(self.ends.len() + number);
@@ -168,22 +183,17 @@ impl<'w> Present<'w> {
 
     /// The points in a CIDR, whoever owns them (semantics 1.3).
     pub(super) fn cidr(&self, cidr: Cidr) -> BitSet {
-        if cidr.prefix() == 0 {
-            let addressed = self.by_address.iter().filter(|(address, _)| cidr.contains(*address));
-            let mut points: BitSet = addressed.map(|(_, end)| *end).collect();
-            let ranges = self.ranges.iter().enumerate().filter(|(_, range)| range.family() == cidr.family());
-            points.extend(ranges.map(|(n, _)| self.ends.len() + n));
-            return self.cidrs.borrow_mut().entry(cidr).or_insert(points).clone();
-        }
         if let Some(points) = self.cidrs.borrow().get(&cidr) {
             return points.clone();
         }
         let low = self.by_address.partition_point(|(address, _)| *address < cidr.first());
         let owned = self.by_address[low..].iter().take_while(|(address, _)| cidr.contains(*address));
-        let mut points: BitSet = owned.map(|(_, end)| *end).collect();
+        let mut owned: Vec<usize> = owned.map(|(_, end)| *end).collect();
+        owned.sort_unstable();
         let low = self.ranges.partition_point(|range| range.first() < cidr.first());
         let free = self.ranges[low..].iter().take_while(|range| cidr.contains(range.last()));
-        points.extend((low..low + free.count()).map(|n| self.ends.len() + n));
+        owned.extend((low..low + free.count()).map(|n| self.ends.len() + n));
+        let points = BitSet::from_iter(owned);
         self.cidrs.borrow_mut().insert(cidr, points.clone());
         points
     }
@@ -390,19 +400,70 @@ impl<'w> Present<'w> {
     /// `3 pods (web/a, web/b, …)`.
     pub(super) fn describe(&self, ends: &BitSet) -> String {
         const NAMED: usize = 2;
-        let pods = self.pods_of(ends);
+        let mut pods: Vec<&Pod> = Vec::new();
+        let own = ends.iter().map_while(|n| self.ends.get(n)).map(|end| end.pod);
+        for pod in own {
+            if pods.last().is_none_or(|last| last.key != pod.key) {
+                pods.push(pod);
+            }
+            if pods.len() > NAMED {
+                break;
+            }
+        }
+        let count = self.count_pods(ends);
         let names: Vec<String> = pods.iter().take(NAMED).map(|pod| pod.key.to_string()).collect();
-        let (more, plural) =
-            (if pods.len() > NAMED { ", …" } else { "" }, if pods.len() == 1 { "" } else { "s" });
-        format!("{} pod{plural} ({}{more})", pods.len(), names.join(", "))
+        let (more, plural) = (if count > NAMED { ", …" } else { "" }, if count == 1 { "" } else { "s" });
+        format!("{count} pod{plural} ({}{more})", names.join(", "))
     }
+
+    /// All ends of the pods that have some of these.
+    pub(super) fn whole_pods(&self, ends: &BitSet) -> BitSet {
+        if self.further.is_empty() {
+            return ends.clone();
+        }
+        let is_of = |a: usize, b: usize| self.pod_of[a] == self.pod_of[b];
+        let around = |end: usize| {
+            let low = (0..end).rev().take_while(move |other| is_of(*other, end));
+            let high = (end..self.ends.len()).take_while(move |other| is_of(*other, end));
+            low.chain(high)
+        };
+        ends.iter().flat_map(around).collect()
+    }
+
+    /// How many pods have some of these ends.
+    pub(super) fn count_pods(&self, ends: &BitSet) -> usize {
+        let ends = self.only_pods(ends);
+        let later = ends.and(&self.further);
+        let is_counted = |end: &usize| {
+            let mut before = (0..*end).rev().take_while(|other| self.pod_of[*other] == self.pod_of[*end]);
+            before.any(|other| ends.contains(other))
+        };
+        ends.len() - later.iter().filter(is_counted).count()
+    }
+}
+
+/// Neighbours that are alike, as ranges of ends.
+fn runs<'e>(
+    ends: &'e [End<'_>],
+    is_like: impl Fn(&Pod, &Pod) -> bool + 'e,
+) -> impl Iterator<Item = std::ops::Range<usize>> + 'e {
+    let mut start = 0;
+    ends.chunk_by(move |a, b| is_like(a.pod, b.pod)).map(move |alike| {
+        let run = start..start + alike.len();
+        start = run.end;
+        run
+    })
 }
 
 /// The ends of live pods, by pod; and who contests an address.
 fn ends(world: &World) -> (Vec<End<'_>>, BTreeMap<IpAddr, BitSet>) {
-    let mut claims: HashMap<IpAddr, Vec<&Pod>> = HashMap::new();
-    for pod in world.pods.values() {
-        for address in pod.live_addresses() {
+    let mut owned: Vec<IpAddr> = world.pods.values().flat_map(|pod| pod.live_addresses()).copied().collect();
+    owned.sort_unstable();
+    let shared: FastSet<IpAddr> =
+        owned.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    let mut claims: FastMap<IpAddr, Vec<&Pod>> = FastMap::default();
+    for pod in world.pods.values().filter(|_| !shared.is_empty()) {
+        for address in pod.live_addresses().iter().filter(|address| shared.contains(address)) {
             claims.entry(*address).or_default().push(pod);
         }
     }
@@ -416,7 +477,9 @@ fn ends(world: &World) -> (Vec<End<'_>>, BTreeMap<IpAddr, BitSet>) {
         if pod.addresses.is_empty() {
             ends.push(End { pod, address: None });
         }
-        let held: BTreeSet<&IpAddr> = pod.addresses.iter().filter(|address| !is_lost(pod, address)).collect();
+        let mut held: Vec<&IpAddr> = pod.addresses.iter().filter(|address| !is_lost(pod, address)).collect();
+        held.sort_unstable();
+        held.dedup();
         for address in held {
             let several = claims.get(address).is_some_and(|owners| {
                 owners.len() > 1 && owners.iter().filter(|other| !is_lost(other, address)).count() > 1
