@@ -4,9 +4,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sluice_addr::Flow;
 use sluice_engine::{Engine, POD_PROFILE, Scope};
-use sluice_model::{Circumstances, Decision, LegReason, ObjectDelta, World, decide, decide_in};
+use sluice_model::{Circumstances, Decision, LegReason, World, decide, decide_in};
 use sluice_plan::{Cause, Judgement, Outcome, Plan, Simulator, Verdict};
-use sluice_testkit::{Seeds, deltas_of, random_flow, random_world};
+use sluice_testkit::{Seeds, Situation, deltas_of, hold, random_flow, random_world, replay};
 
 /// How many worlds; `SLUICE_WORLDS` overrides it for long runs, `SLUICE_SEED` repeats one.
 const WORLDS: u64 = 4_000;
@@ -71,31 +71,59 @@ impl Seen {
         };
         self.contested += usize::from([flow.source, flow.destination].iter().any(|a| owners(*a).count() > 1));
     }
-}
 
-fn disagreement(world: &World, flow: &Flow) -> Option<String> {
-    let plan = plan_of(world, Scope::Cluster);
-    difference(&decide(world, flow), &plan.judge(flow))
-}
-
-/// The smallest world in which the two still disagree about the flow.
-fn shrunk(world: &World, flow: &Flow) -> World {
-    let mut deltas = deltas_of(world);
-    let world_of = |deltas: &[ObjectDelta]| {
-        let mut world = World::default();
-        deltas.iter().cloned().for_each(|delta| world.apply(delta));
-        world
-    };
-    let mut index = 0;
-    while index < deltas.len() {
-        let mut fewer = deltas.clone();
-        fewer.remove(index);
-        match disagreement(&world_of(&fewer), flow) {
-            Some(_) => deltas = fewer,
-            None => index += 1,
-        }
+    fn add(&mut self, other: &Seen) {
+        self.compared += other.compared;
+        self.shortcuts += other.shortcuts;
+        self.by_rule += other.by_rule;
+        self.by_tier += other.by_tier;
+        self.by_profile += other.by_profile;
+        self.denied += other.denied;
+        self.contested += other.contested;
     }
-    world_of(&deltas)
+}
+
+/// Asks both about every connection; what kinds of answers there were.
+fn agree(case: &Situation) -> Seen {
+    let world = case.world();
+    let plan = plan_of(&world, Scope::Cluster);
+    assert_eq!(plan.check(), Ok(()), "{plan}");
+    let simulator = Simulator::new(&plan);
+    let mut seen = Seen::default();
+    for flow in &case.flows {
+        let (law, judgement) = (decide(&world, flow), simulator.judge(flow));
+        if let Some(difference) = difference(&law, &judgement) {
+            panic!("{flow}: {difference}\nlaw: {law}\nplan: {judgement:?}\n{plan}");
+        }
+        seen.note(&law, &plan, flow);
+    }
+    seen
+}
+
+/// The same where a namespace that was not told does not exist; how many legs ended in the profile of such a one.
+fn agree_on_unknown_namespaces(case: &Situation) -> usize {
+    let circumstances = Circumstances { namespaces_are_complete: true, ..Circumstances::default() };
+    let world = case.world();
+    let mut engine = Engine::new(Scope::Cluster).with_complete_namespaces();
+    deltas_of(&world).into_iter().for_each(|delta| engine.apply(delta));
+    engine.flush();
+    let simulator = Simulator::new(engine.plan());
+    let mut unknown = 0;
+    for flow in &case.flows {
+        let law = decide_in(&world, flow, &circumstances);
+        let judgement = simulator.judge_in(flow, &circumstances);
+        assert_eq!(difference(&law, &judgement), None, "{flow}\n{law}\n{judgement:?}");
+        unknown +=
+            law.legs().filter(|leg| matches!(leg.reason, LegReason::Profile { known: false, .. })).count();
+    }
+    unknown
+}
+
+fn random_case(seed: u64) -> Situation {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let world = random_world(&mut rng);
+    let flows: Vec<Flow> = (0..FLOWS).map(|_| random_flow(&mut rng, &world)).collect();
+    Situation::new(&world, flows)
 }
 
 #[test]
@@ -103,26 +131,7 @@ fn plan_and_law_agree_on_every_packet() {
     let mut seen = Seen::default();
     let seeds = Seeds::of_run(WORLDS);
     for seed in &seeds {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let world = random_world(&mut rng);
-        let plan = plan_of(&world, Scope::Cluster);
-        assert_eq!(plan.check(), Ok(()), "{}\n{plan}", Seeds::replay(seed));
-        let simulator = Simulator::new(&plan);
-        for _ in 0..FLOWS {
-            let flow = random_flow(&mut rng, &world);
-            let (law, judgement) = (decide(&world, &flow), simulator.judge(&flow));
-            if let Some(difference) = difference(&law, &judgement) {
-                let world = shrunk(&world, &flow);
-                panic!(
-                    "{}, {flow}: {difference}\nlaw: {}\nplan: {:?}\n{world:#?}\n{}",
-                    Seeds::replay(seed),
-                    decide(&world, &flow),
-                    plan_of(&world, Scope::Cluster).judge(&flow),
-                    plan_of(&world, Scope::Cluster),
-                );
-            }
-            seen.note(&law, &plan, &flow);
-        }
+        seen.add(&hold("agreement", seed, &random_case(seed), agree));
     }
     seeds.report(seen.compared);
     println!("{seen:?}");
@@ -138,27 +147,17 @@ fn plan_and_law_agree_on_every_packet() {
 
 #[test]
 fn a_namespace_that_is_not_known_has_no_profile() {
-    let circumstances = Circumstances { namespaces_are_complete: true, ..Circumstances::default() };
     let mut unknown = 0;
     let seeds = Seeds::of_run(400);
     for seed in &seeds {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let world = random_world(&mut rng);
-        let mut engine = Engine::new(Scope::Cluster).with_complete_namespaces();
-        deltas_of(&world).into_iter().for_each(|delta| engine.apply(delta));
-        engine.flush();
-        let simulator = Simulator::new(engine.plan());
-        for _ in 0..FLOWS {
-            let flow = random_flow(&mut rng, &world);
-            let law = decide_in(&world, &flow, &circumstances);
-            let judgement = simulator.judge_in(&flow, &circumstances);
-            let replay = Seeds::replay(seed);
-            assert_eq!(difference(&law, &judgement), None, "{replay}, {flow}\n{law}\n{judgement:?}");
-            unknown += law
-                .legs()
-                .filter(|leg| matches!(leg.reason, LegReason::Profile { known: false, .. }))
-                .count();
-        }
+        unknown += hold("agreement", seed, &random_case(seed), agree_on_unknown_namespaces);
     }
     assert!(unknown > 100 || !seeds.are_many(), "only {unknown} legs of unknown namespaces");
+}
+
+#[test]
+fn kept_cases_agree() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    replay(root, "agreement", agree);
+    replay(root, "agreement", agree_on_unknown_namespaces);
 }
