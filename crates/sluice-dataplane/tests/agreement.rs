@@ -1,6 +1,6 @@
 //! The law, the plan, the compiled table and the table as the kernel holds it give one answer for every packet.
 //!
-//! `SLUICE_SEED` picks the first seed (printed), `SLUICE_WORLDS` how many.
+//! `SLUICE_SEED` picks the first seed, `SLUICE_WORLDS` how many.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,6 +13,7 @@ use harness::objects::plan_of;
 use harness::{Netns, sandboxed};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 use sluice_addr::Flow;
 use sluice_dataplane::{End, Nft, Site, compile, rule_on};
 use sluice_engine::Scope;
@@ -20,13 +21,11 @@ use sluice_model::{Decision, Shortcut, World, decide};
 use sluice_netlink::Protocol;
 use sluice_netlink::nft::{self, Table};
 use sluice_plan::{Plan, Simulator, Verdict};
-use sluice_testkit::{random_flow, random_world};
+use sluice_testkit::{Case, Seeds, Situation, hold, random_flow, random_world, replay};
 
 const FLOWS: usize = 40;
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
+/// So many worlds follow each other in one kernel.
+const ROUNDS: usize = 5;
 
 /// Every endpoint attached, as if the packet's node were the one that is asked.
 fn site_of(plan: &Plan) -> Site {
@@ -86,6 +85,16 @@ struct Seen {
     shortcuts: usize,
 }
 
+impl Seen {
+    fn add(&mut self, other: &Seen) {
+        self.compared += other.compared;
+        self.denied += other.denied;
+        self.to_node += other.to_node;
+        self.contested += other.contested;
+        self.shortcuts += other.shortcuts;
+    }
+}
+
 /// The programmed truth of a table about a flow.
 fn ruling(table: &Table, flow: &Flow, ends: (End, End)) -> bool {
     rule_on(table, flow, ends.0, ends.1).expect("a table of ours can be run").allowed
@@ -93,7 +102,6 @@ fn ruling(table: &Table, flow: &Flow, ends: (End, End)) -> bool {
 
 /// Compares all answers about one flow; the law's, if the flow is one that a node judges.
 fn compare(
-    seed: u64,
     world: &World,
     owners: &Owners<'_>,
     simulator: &Simulator<'_>,
@@ -104,7 +112,7 @@ fn compare(
     let law = decide(world, flow);
     let allowed = law.is_allowed();
     let planned = simulator.judge(flow).verdict == Verdict::Allow;
-    assert_eq!(planned, allowed, "seed {seed}, {flow}: the plan differs from the law: {law}");
+    assert_eq!(planned, allowed, "{flow}: the plan differs from the law: {law}");
     if law.shortcut == Some(Shortcut::WithinPod) {
         return None; // no packet leaves the pod
     }
@@ -112,7 +120,7 @@ fn compare(
         assert_eq!(
             ruling(table, flow, ends),
             allowed,
-            "seed {seed}, {flow}, {ends:?}: the {name} table differs from the law: {law}\n{:?}\n{}\n{}",
+            "{flow}, {ends:?}: the {name} table differs from the law: {law}\n{:?}\n{}\n{}",
             rule_on(table, flow, ends.0, ends.1),
             owners.plan,
             nft::table_text(table),
@@ -121,68 +129,101 @@ fn compare(
     Some(law)
 }
 
-fn run(seeds: impl Iterator<Item = u64>, mut program: impl FnMut(&Plan, &Site) -> Option<Table>) -> Seen {
+/// Compares all answers about the connections of a case.
+fn agree(case: &Situation, program: impl FnOnce(&Plan, &Site) -> Option<Table>) -> Seen {
     let mut seen = Seen::default();
-    for seed in seeds {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let world = random_world(&mut rng);
-        let plan = plan_of(&world, Scope::Cluster);
-        let site = site_of(&plan);
-        let compiled = compile(&plan, &site);
-        let held = program(&plan, &site);
-        let tables: Vec<(&str, &Table)> = [("compiled", Some(&compiled)), ("programmed", held.as_ref())]
-            .into_iter()
-            .filter_map(|(name, table)| Some((name, table?)))
-            .collect();
-        let (owners, simulator) = (Owners::new(&plan), Simulator::new(&plan));
-        for _ in 0..FLOWS {
-            let flow = random_flow(&mut rng, &world);
-            let Some(law) = compare(seed, &world, &owners, &simulator, &tables, &flow) else { continue };
-            let claimants = |address| owners.nodes.get(&address).map_or(0, Vec::len);
-            seen.compared += 1;
-            seen.denied += usize::from(!law.is_allowed());
-            seen.to_node += usize::from(plan.nodes.contains_key(&flow.destination));
-            seen.contested += usize::from(claimants(flow.source) > 1 || claimants(flow.destination) > 1);
-            seen.shortcuts += usize::from(law.shortcut.is_some());
-        }
+    let world = case.world();
+    let plan = plan_of(&world, Scope::Cluster);
+    let site = site_of(&plan);
+    let compiled = compile(&plan, &site);
+    let held = program(&plan, &site);
+    let tables: Vec<(&str, &Table)> = [("compiled", Some(&compiled)), ("programmed", held.as_ref())]
+        .into_iter()
+        .filter_map(|(name, table)| Some((name, table?)))
+        .collect();
+    let (owners, simulator) = (Owners::new(&plan), Simulator::new(&plan));
+    for flow in &case.flows {
+        let Some(law) = compare(&world, &owners, &simulator, &tables, flow) else { continue };
+        let claimants = |address| owners.nodes.get(&address).map_or(0, Vec::len);
+        seen.compared += 1;
+        seen.denied += usize::from(!law.is_allowed());
+        seen.to_node += usize::from(plan.nodes.contains_key(&flow.destination));
+        seen.contested += usize::from(claimants(flow.source) > 1 || claimants(flow.destination) > 1);
+        seen.shortcuts += usize::from(law.shortcut.is_some());
     }
     seen
 }
 
+fn random_case(rng: &mut StdRng) -> Situation {
+    let world = random_world(rng);
+    let flows: Vec<Flow> = (0..FLOWS).map(|_| random_flow(rng, &world)).collect();
+    Situation::new(&world, flows)
+}
+
 /// A test that never meets a kind of answer says nothing about it.
-fn assert_met(seen: &Seen) {
+fn assert_met(seeds: &Seeds, seen: &Seen) {
+    seeds.report(seen.compared);
     println!("{seen:?}");
     let Seen { compared, denied, to_node, contested, shortcuts } = *seen;
     assert!(compared > 0);
     for met in [denied, to_node, contested, shortcuts, compared - denied] {
-        assert!(met > compared / 200, "too few of a kind");
+        assert!(met > compared / 200 || !seeds.are_many(), "too few of a kind");
     }
+}
+
+fn agree_compiled(case: &Situation) -> Seen {
+    agree(case, |_, _| None)
 }
 
 #[test]
 fn law_plan_and_compiled_table_agree() {
-    let (first, worlds) = (number("SLUICE_SEED", 0), number("SLUICE_WORLDS", 600));
-    println!("seeds {first} to {}", first + worlds - 1);
-    assert_met(&run(first..first + worlds, |_, _| None));
+    replay(env!("CARGO_MANIFEST_DIR"), "agreement", agree_compiled);
+    let (seeds, mut seen) = (Seeds::of_run(600), Seen::default());
+    for seed in &seeds {
+        seen.add(&hold("agreement", seed, &random_case(&mut StdRng::seed_from_u64(seed)), agree_compiled));
+    }
+    assert_met(&seeds, &seen);
+}
+
+/// Worlds that one kernel sees one after the other.
+#[derive(Serialize, Deserialize)]
+struct Rounds(Vec<Situation>);
+
+impl Case for Rounds {
+    fn is_possible(&self) -> bool {
+        self.0.iter().all(Case::is_possible)
+    }
 }
 
 /// One backend goes from world to world, so that every change is a difference and none a fresh start.
-#[test]
-fn law_and_kernel_agree() {
-    sandboxed("law_and_kernel_agree", || {
-        let (first, worlds) = (number("SLUICE_SEED", 10_000), number("SLUICE_WORLDS", 150));
-        println!("seeds {first} to {}", first + worlds - 1);
-        let node = Netns::new();
-        let mut nft = Nft::new(node.socket(Protocol::Netfilter));
-        let seen = run(first..first + worlds, |plan, site| {
+fn agree_in_a_kernel(case: &Rounds) -> Seen {
+    let node = Netns::new();
+    let mut nft = Nft::new(node.socket(Protocol::Netfilter));
+    let mut seen = Seen::default();
+    for round in &case.0 {
+        seen.add(&agree(round, |plan, site| {
             let programmed = nft.apply(plan, site).unwrap();
             assert_eq!(programmed.quarantined, []);
             let held = nft.read_back().unwrap().expect("it was programmed");
             let steps = nft::diff(&held, &compile(plan, site)).unwrap();
             assert!(steps.is_empty(), "the kernel holds something else: {steps:#?}");
             Some(held)
-        });
-        assert_met(&seen);
+        }));
+    }
+    seen
+}
+
+#[test]
+fn law_and_kernel_agree() {
+    sandboxed("law_and_kernel_agree", || {
+        replay(env!("CARGO_MANIFEST_DIR"), "kernel", agree_in_a_kernel);
+        let (seeds, mut seen) = (Seeds::of_run(30), Seen::default());
+        for seed in &seeds {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let case = Rounds((0..ROUNDS).map(|_| random_case(&mut rng)).collect());
+            seen.add(&hold("kernel", seed, &case, agree_in_a_kernel));
+        }
+        assert_met(&seeds, &seen);
     });
 }
 

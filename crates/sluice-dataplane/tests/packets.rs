@@ -7,22 +7,24 @@
 
 mod harness;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use harness::capture::Network;
 use harness::objects::{node_scope, plan_of, random_world_on};
-use harness::{Cluster, ip, node_addresses, sandboxed};
+use harness::{Cluster, NODE, ip, node_addresses, sandboxed};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 use sluice_addr::{Flow, Transport};
-use sluice_dataplane::{End, Revoked, revoke, rule_on};
+use sluice_dataplane::{End, Nft, Revoked, revoke, rule_on};
 use sluice_model::{PodKey, Shortcut, Verdict as Law, World, decide};
-use sluice_netlink::{Protocol, conntrack};
+use sluice_netlink::{Protocol, Socket, conntrack};
 use sluice_plan::{Plan, Verdict};
-use sluice_testkit::random_flow;
+use sluice_testkit::{Case, Seeds, Situation, hold, random_flow, replay};
 
 const WORLDS: u64 = 30;
 const FLOWS: usize = 80;
@@ -32,13 +34,6 @@ const FIRST_TAG: u32 = 0x51ce_0000;
 const QUIET: Duration = Duration::from_millis(120);
 /// How long a packet that should come may take.
 const LIMIT: Duration = Duration::from_secs(2);
-
-fn first_seed() -> u64 {
-    match std::env::var("SLUICE_SEED").ok().and_then(|text| text.parse().ok()) {
-        Some(seed) => seed,
-        None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
-    }
-}
 
 fn is_plain(address: IpAddr) -> bool {
     let on_link = match address {
@@ -122,87 +117,135 @@ fn hops(flow: &Flow) -> u8 {
     }
 }
 
-struct Case {
-    flow: Flow,
-    allowed: bool,
+/// The pods of the cluster in a world, and what is sent.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    pods: Vec<PodKey>,
+    case: Situation,
 }
 
-fn cases(cluster: &Cluster, world: &World, plan: &Plan, keys: &[PodKey], rng: &mut StdRng) -> Vec<Case> {
+impl Case for Sent {
+    /// The pods are there all the same: packets need them.
+    fn is_possible(&self) -> bool {
+        let world = self.case.world();
+        let attached = |key: &PodKey| {
+            world.pods.get(key).is_some_and(|pod| {
+                pod.node.as_deref() == Some(NODE)
+                    && pod.addresses.len() == 2
+                    && !(pod.host_network || pod.finished || pod.deleting)
+            })
+        };
+        let nodes = world.nodes.values().map(|node| node.addresses.len()).sum::<usize>();
+        self.case.is_possible() && self.pods.len() == 4 && self.pods.iter().all(attached) && nodes == 4
+    }
+}
+
+/// What is sent and what the law says of it. The node's plan must say the same.
+fn expected(sent: &Sent, world: &World, plan: &Plan) -> Vec<(Flow, bool)> {
     let mut taken = BTreeSet::new();
-    let mut cases = Vec::new();
-    for _ in 0..FLOWS {
-        let flow = flow_here(cluster, world, rng);
-        let Some(allowed) = law_here(world, keys, &flow) else { continue };
-        if !taken.insert(ends_of(&flow)) {
+    let mut expected = Vec::new();
+    for flow in &sent.case.flows {
+        let Some(allowed) = law_here(world, &sent.pods, flow) else { continue };
+        if !taken.insert(ends_of(flow)) {
             continue;
         }
-        let planned = plan.judge(&flow).verdict == Verdict::Allow;
-        assert_eq!(
-            planned,
-            allowed,
-            "{flow}: the node's plan differs from the law: {}",
-            decide(world, &flow)
-        );
-        cases.push(Case { flow, allowed });
+        let planned = plan.judge(flow).verdict == Verdict::Allow;
+        assert_eq!(planned, allowed, "{flow}: the node's plan differs from the law: {}", decide(world, flow));
+        expected.push((*flow, allowed));
     }
-    cases
+    expected
+}
+
+/// What was seen of the packets of a case.
+#[derive(Default)]
+struct Seen {
+    compared: usize,
+    passed: usize,
+    by_kind: BTreeMap<(String, bool), usize>,
+}
+
+/// A cluster with what is open to it; a case changes what is in force.
+struct Bench<'c> {
+    cluster: &'c Cluster,
+    network: Network<'c>,
+    nft: Nft,
+    tracked: Socket,
+    tag: u32,
+}
+
+impl Bench<'_> {
+    /// Sends every packet and compares what arrives with the law.
+    fn send(&mut self, sent: &Sent) -> Seen {
+        let world = sent.case.world();
+        let plan = plan_of(&world, node_scope());
+        assert_eq!(self.nft.apply(&plan, &self.cluster.site(&sent.pods)).unwrap().quarantined, []);
+        conntrack::delete_matching(&mut self.tracked, &conntrack::Filter::default()).unwrap();
+        let held = self.nft.read_back().unwrap().unwrap();
+        let mut tags = BTreeMap::new();
+        for (flow, allowed) in expected(sent, &world, &plan) {
+            let ends = [flow.source, flow.destination].map(|a| end_here(self.cluster, a));
+            let ruling = rule_on(&held, &flow, ends[0], ends[1]).unwrap();
+            assert_eq!(ruling.allowed, allowed, "{flow}: {ruling:?}");
+            self.tag += 1;
+            tags.insert(self.tag, (flow, allowed));
+            self.network.open(&flow, self.tag, hops(&flow));
+        }
+        let expected: BTreeSet<u32> = tags.iter().filter(|(_, sent)| sent.1).map(|(tag, _)| *tag).collect();
+        let mut heard = self.network.listen(&expected, QUIET, LIMIT);
+        // a machine under load may lose a packet; one that is dropped by rule is lost again
+        for lost in expected.difference(&heard) {
+            self.network.open(&tags[lost].0, *lost, hops(&tags[lost].0));
+        }
+        if !expected.is_subset(&heard) {
+            heard.extend(self.network.listen(&expected, QUIET, LIMIT));
+        }
+        let mut seen = Seen::default();
+        for (tag, (flow, allowed)) in &tags {
+            assert_eq!(
+                heard.contains(tag),
+                *allowed,
+                "{flow}: observed differs from the law: {}\n{}",
+                decide(&world, flow),
+                sluice_netlink::nft::table_text(&held),
+            );
+            seen.compared += 1;
+            seen.passed += usize::from(*allowed);
+            *seen.by_kind.entry((flow.protocol().to_string(), *allowed)).or_insert(0) += 1;
+        }
+        // What lives is what the plan allows, so nothing is cut.
+        let revoked = revoke(&mut self.tracked, &plan).unwrap();
+        assert_eq!(revoked, Revoked { cut: 0, ..revoked });
+        seen
+    }
 }
 
 #[test]
 fn observed_is_law() {
     sandboxed("observed_is_law", || {
-        let first = first_seed();
-        let worlds = std::env::var("SLUICE_WORLDS").ok().and_then(|n| n.parse().ok()).unwrap_or(WORLDS);
-        println!("SLUICE_SEED={first} SLUICE_WORLDS={worlds}");
         let cluster = Cluster::new();
-        let network = Network::new(&cluster);
-        let mut nft = cluster.nft();
-        let mut tracked = cluster.node.socket(Protocol::Netfilter);
-        let (mut tag, mut compared, mut passed, mut by_kind) = (FIRST_TAG, 0, 0, BTreeMap::new());
-        for seed in first..first + worlds {
+        let bench = RefCell::new(Bench {
+            cluster: &cluster,
+            network: Network::new(&cluster),
+            nft: cluster.nft(),
+            tracked: cluster.node.socket(Protocol::Netfilter),
+            tag: FIRST_TAG,
+        });
+        let send = |sent: &Sent| bench.borrow_mut().send(sent);
+        replay(env!("CARGO_MANIFEST_DIR"), "packets", send);
+        let (seeds, mut seen) = (Seeds::of_run(WORLDS), Seen::default());
+        for seed in &seeds {
             let mut rng = StdRng::seed_from_u64(seed);
-            let (world, keys) = random_world_on(&cluster, &mut rng);
-            let plan = plan_of(&world, node_scope());
-            assert_eq!(nft.apply(&plan, &cluster.site(&keys)).unwrap().quarantined, []);
-            conntrack::delete_matching(&mut tracked, &conntrack::Filter::default()).unwrap();
-            let held = nft.read_back().unwrap().unwrap();
-            let cases = cases(&cluster, &world, &plan, &keys, &mut rng);
-            let mut tags = BTreeMap::new();
-            for case in &cases {
-                let ends = [case.flow.source, case.flow.destination].map(|a| end_here(&cluster, a));
-                let ruling = rule_on(&held, &case.flow, ends[0], ends[1]).unwrap();
-                assert_eq!(ruling.allowed, case.allowed, "seed {seed}, {}: {ruling:?}", case.flow);
-                tag += 1;
-                tags.insert(tag, case);
-                network.open(&case.flow, tag, hops(&case.flow));
+            let (world, pods) = random_world_on(&cluster, &mut rng);
+            let flows: Vec<Flow> = (0..FLOWS).map(|_| flow_here(&cluster, &world, &mut rng)).collect();
+            let here = hold("packets", seed, &Sent { pods, case: Situation::new(&world, flows) }, send);
+            seen.compared += here.compared;
+            seen.passed += here.passed;
+            for (kind, count) in here.by_kind {
+                *seen.by_kind.entry(kind).or_insert(0) += count;
             }
-            let expected: BTreeSet<u32> =
-                tags.iter().filter(|(_, case)| case.allowed).map(|(tag, _)| *tag).collect();
-            let mut heard = network.listen(&expected, QUIET, LIMIT);
-            // a machine under load may lose a packet; one that is dropped by rule is lost again
-            for lost in expected.difference(&heard) {
-                network.open(&tags[lost].flow, *lost, hops(&tags[lost].flow));
-            }
-            if !expected.is_subset(&heard) {
-                heard.extend(network.listen(&expected, QUIET, LIMIT));
-            }
-            for (tag, case) in &tags {
-                assert_eq!(
-                    heard.contains(tag),
-                    case.allowed,
-                    "SLUICE_SEED={seed} {}: observed differs from the law: {}\n{}",
-                    case.flow,
-                    decide(&world, &case.flow),
-                    sluice_netlink::nft::table_text(&nft.read_back().unwrap().unwrap()),
-                );
-                compared += 1;
-                passed += usize::from(case.allowed);
-                *by_kind.entry((case.flow.protocol().to_string(), case.allowed)).or_insert(0) += 1;
-            }
-            // What lives is what the plan allows, so nothing is cut.
-            let revoked = revoke(&mut tracked, &plan).unwrap();
-            assert_eq!(revoked, Revoked { cut: 0, ..revoked }, "SLUICE_SEED={seed}");
         }
+        seeds.report(seen.compared);
+        let Seen { compared, passed, by_kind } = seen;
         println!("{compared} flows, {passed} passed, {by_kind:?}");
         assert!(passed > compared / 20 && passed < compared, "{passed} of {compared} passed");
     });
