@@ -2,14 +2,14 @@
 //!
 //! It works on the JSON form of a case, so that one procedure serves worlds, histories, claims and texts: elements of
 //! lists are left out in chunks that get smaller (delta debugging), fields and labels one by one, words of texts
-//! likewise; flags become false and numbers small. What no longer reads back as a case is no candidate.
+//! likewise; a tree is replaced by a branch of it; flags become false and numbers small. What no longer reads back as a case is no candidate.
 
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What a randomised test looks at, in a form that can be saved and read again.
 pub trait Case: Serialize + DeserializeOwned {
@@ -61,6 +61,7 @@ impl<C: Case, F: FnMut(&C) -> bool> Search<C, F> {
         match self.at(path).clone() {
             Value::Array(elements) => self.fewer(path, elements, Value::Array),
             Value::Object(fields) => {
+                self.part_instead(path, &fields);
                 for field in fields.keys() {
                     self.attempt(path, |value| drop(value.as_object_mut().map(|o| o.shift_remove(field))));
                 }
@@ -89,6 +90,23 @@ impl<C: Case, F: FnMut(&C) -> bool> Search<C, F> {
                 self.visit(path);
             }
             path.pop();
+        }
+    }
+
+    /// In the place of an alternative that is made of others of its kind (`{"And": [a, b]}`), one of those.
+    fn part_instead(&mut self, path: &[At], fields: &Map<String, Value>) {
+        let mut contents = fields.values();
+        let (Some(content), None) = (contents.next(), contents.next()) else { return };
+        let parts: Vec<&Value> = match content {
+            Value::Array(elements) => elements.iter().collect(),
+            Value::Object(_) => vec![content],
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return,
+        };
+        for part in parts.into_iter().filter(|part| part.is_object()) {
+            if self.attempt(path, |value| *value = part.clone()) {
+                let again = self.at(path).as_object().cloned().unwrap_or_default();
+                return self.part_instead(path, &again);
+            }
         }
     }
 
@@ -214,6 +232,24 @@ mod tests {
     fn texts_lose_characters_and_stay_possible() {
         let text = Text("(all() and é then some)".to_owned());
         assert_eq!(shrunk(&text, LONG, |text| text.0.contains('é')), Text("(é".to_owned()));
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Tree {
+        Leaf(u32),
+        Not(Box<Tree>),
+        Both(Box<Tree>, Box<Tree>),
+    }
+
+    impl Case for Tree {}
+
+    #[test]
+    fn trees_are_replaced_by_a_branch() {
+        let leaf = |number| Box::new(Tree::Leaf(number));
+        let found = Tree::Both(Box::new(Tree::Not(Box::new(Tree::Both(leaf(5), leaf(7))))), leaf(9));
+        let small =
+            shrunk(&found, LONG, |tree| format!("{tree:?}").contains("7") && !matches!(tree, Tree::Leaf(_)));
+        assert_eq!(small, Tree::Both(leaf(0), leaf(7)));
     }
 
     #[test]
