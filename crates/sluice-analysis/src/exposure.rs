@@ -4,6 +4,7 @@
 //! plan; other pods are left away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use sluice_addr::{AddrSet, Family};
 use sluice_model::{Direction, PodKey, World};
@@ -11,7 +12,7 @@ use sluice_report::{Claim, ClaimEnd, Expect, Exposure, ExposureRow};
 use sluice_selector::{LabelSelector, Labels};
 
 use crate::future::{PodKind, kinds_of, with_pods};
-use crate::matrix::range_texts;
+use crate::matrix::{contested, range_texts};
 use crate::snapshot::{Place, Snapshot};
 use crate::transport::TransportSet;
 
@@ -40,6 +41,7 @@ pub fn exposure(snapshot: &Snapshot, workload: &str, pods: &[PodKey]) -> Exposur
     };
     let (world, names, missing) = with_pods(&world, &question, &kinds);
     exposure.missing.extend(missing);
+    exposure.missing.extend(contested_by_others(snapshot, pods));
     let beside = snapshot.with_world(world);
     for family in Family::BOTH {
         let places = beside.pods(family);
@@ -72,6 +74,16 @@ fn any_pod() -> Claim {
         future_pods: true,
         stated_reason: Vec::new(),
     }
+}
+
+/// Of an address that other pods claim too their policies say no less (semantics 1.9), and they are left away here.
+fn contested_by_others(snapshot: &Snapshot, pods: &[PodKey]) -> Vec<String> {
+    let contested = contested(snapshot.plan());
+    let endpoints = pods.iter().filter_map(|key| snapshot.plan().endpoints.get(key));
+    let own: BTreeSet<IpAddr> =
+        endpoints.flat_map(|e| e.addresses.iter().map(|(address, _)| *address)).collect();
+    let own = own.into_iter().filter(|address| contested.contains(address));
+    own.map(|address| format!("several pods claim the address {address}")).collect()
 }
 
 fn without_other_pods(world: &World, pods: &[PodKey]) -> World {

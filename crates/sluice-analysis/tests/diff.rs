@@ -9,26 +9,13 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluice_addr::{AddrSet, Cidr, Family};
-use sluice_analysis::{Differ, Place, Snapshot, diff, staged_effect};
+use sluice_analysis::{Place, Snapshot, diff, staged_effect};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Kind, Object, ObjectDelta, Policy, StagedAction, World, decide};
 use sluice_report::{ChangeKind, ConnectivityDiff, EndGroup, Witness};
-use sluice_testkit::{random_delta, random_world};
+use sluice_testkit::{History, Seeds, Situation, hold, random_delta, random_world, replay};
 
-const WORLDS: u64 = 60;
-/// Changes of each world, one after another.
-const STEPS: usize = 3;
-
-/// A seed that changes with every run, unless `SLUICE_SEED` says which.
-fn first_seed() -> u64 {
-    let given = std::env::var("SLUICE_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_secs() % 1_000_000 * 1_000
-    });
-    println!("SLUICE_SEED={seed}");
-    seed
-}
+const WORLDS: u64 = 150;
 
 fn ranges(group: &EndGroup) -> AddrSet {
     group.outside.iter().fold(AddrSet::new(), |all, text| {
@@ -118,7 +105,7 @@ fn ends(old: &Snapshot, new: &Snapshot, family: Family) -> Vec<End> {
 fn lists(group: &EndGroup, outside: &AddrSet, end: &End) -> bool {
     match end.name.strip_prefix("node ") {
         Some(node) => group.nodes.iter().any(|name| name == node),
-        None if end.new.pod.is_some() => end.new.pod.as_ref().is_some_and(|key| group.pods.contains(key)),
+        None if end.new.pod.is_some() => group.pods.contains(&end.name),
         None => outside.contains(end.new.address),
     }
 }
@@ -131,7 +118,7 @@ fn is_judged(from: &End, to: &End) -> bool {
     from.new.address != to.new.address && from.name != to.name && !own_pod && !no_pod
 }
 
-fn check(seed: u64, old: &Snapshot, new: &Snapshot, found: &ConnectivityDiff) -> usize {
+fn check(old: &Snapshot, new: &Snapshot, found: &ConnectivityDiff) -> usize {
     let mut changed = 0;
     let prepared: Vec<_> =
         found.changes.iter().map(|row| (row, ranges(&row.from), ranges(&row.to))).collect();
@@ -149,8 +136,7 @@ fn check(seed: u64, old: &Snapshot, new: &Snapshot, found: &ConnectivityDiff) ->
                     })
                     .map(|(row, ..)| row)
                     .collect();
-                let what =
-                    || format!("seed {seed}: {} -> {} {family}\n{before:?}\n{after:?}", from.name, to.name);
+                let what = || format!("{} -> {} {family}\n{before:?}\n{after:?}", from.name, to.name);
                 if from.several || to.several {
                     let only_errors = rows.is_empty();
                     assert!(
@@ -195,11 +181,11 @@ fn check(seed: u64, old: &Snapshot, new: &Snapshot, found: &ConnectivityDiff) ->
     changed
 }
 
-fn check_witnesses(seed: u64, old: &World, new: &World, found: &ConnectivityDiff) {
+fn check_witnesses(old: &World, new: &World, found: &ConnectivityDiff) {
     for row in &found.changes {
         let Witness { flow, allowed, .. } = &row.witness;
         let now = decide(new, flow).is_allowed();
-        assert_eq!(now, *allowed, "seed {seed}: {}", row.witness);
+        assert_eq!(now, *allowed, "{}", row.witness);
         // a pod that has another address than before cannot be asked by the same packet
         let same =
             old.pods.values().flat_map(|p| &p.addresses).any(|a| *a == flow.source || *a == flow.destination);
@@ -213,99 +199,127 @@ fn check_witnesses(seed: u64, old: &World, new: &World, found: &ConnectivityDiff
                 };
                 addresses(old) != addresses(new)
             };
-            assert!(moved(&row.witness.from) || moved(&row.witness.to), "seed {seed}: {}", row.witness);
+            assert!(moved(&row.witness.from) || moved(&row.witness.to), "{}", row.witness);
         }
     }
+}
+
+/// In how many steps something changed, and in how many nothing did.
+fn compare(history: &History) -> (usize, usize) {
+    let (mut changed, mut same) = (0, 0);
+    let (mut world, mut engine) = (World::default(), Engine::new(Scope::Cluster));
+    let mut changes = history.changes().into_iter();
+    for delta in changes.next().into_iter().flatten() {
+        world.apply(delta.clone());
+        engine.apply(delta);
+    }
+    engine.flush();
+    let mut differ = Differ::new(engine.plan().clone());
+    for (step, deltas) in changes.enumerate() {
+        let mut next = world.clone();
+        for delta in deltas {
+            next.apply(delta.clone());
+            engine.apply(delta);
+        }
+        let delta = engine.flush();
+        let (old, new) = (Snapshot::new(world.clone()), Snapshot::new(next.clone()));
+        let found = diff(&old, &new);
+        let some = check(&old, &new, &found);
+        check_witnesses(&world, &next, &found);
+        *(if some > 0 { &mut changed } else { &mut same }) += 1;
+        // who follows the plan says the same
+        let workload_of = |key: &sluice_model::PodKey| next.pods.get(key).and_then(|p| p.workload.clone());
+        if let Some(delta) = delta {
+            let followed = differ.peek(engine.plan(), &delta, &workload_of);
+            check(&old, &new, &followed);
+            assert_eq!(followed.text(), found.text(), "step {step}");
+            differ.follow(engine.plan(), &delta);
+        } else {
+            assert!(found.is_same(), "step {step}");
+        }
+        world = next;
+    }
+    (changed, same)
 }
 
 #[test]
 fn what_changed_is_told_exactly() {
-    let first = first_seed();
-    let (mut changed, mut same) = (0, 0);
-    for seed in first..first + WORLDS {
+    replay(env!("CARGO_MANIFEST_DIR"), "change", compare);
+    let (seeds, mut changed, mut same) = (Seeds::of_run(WORLDS), 0, 0);
+    for seed in &seeds {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let world = random_world(rng);
-        let mut engine = Engine::new(Scope::Cluster);
-        for object in world.objects() {
-            engine.apply(ObjectDelta::Upsert(object));
-        }
-        engine.flush();
-        let mut differ = Differ::new(engine.plan().clone());
-        let mut world = world;
-        for step in 0..STEPS {
-            let mut next = world.clone();
+        let mut world = random_world(rng);
+        let mut history = History::from_world(None, &world);
+        history.then([]);
+        for _ in 0..STEPS {
+            let mut deltas = Vec::new();
             for _ in 0..rng.random_range(2..=8) {
-                let delta = random_delta(rng, &next);
-                next.apply(delta.clone());
-                engine.apply(delta);
+                let delta = random_delta(rng, &world);
+                world.apply(delta.clone());
+                deltas.push(delta);
             }
-            let delta = engine.flush();
-            let (old, new) = (Snapshot::new(world.clone()), Snapshot::new(next.clone()));
-            let found = diff(&old, &new);
-            let some = check(seed, &old, &new, &found);
-            check_witnesses(seed, &world, &next, &found);
-            *(if some > 0 { &mut changed } else { &mut same }) += 1;
-            // who follows the plan says the same
-            let workload_of =
-                |key: &sluice_model::PodKey| next.pods.get(key).and_then(|p| p.workload.clone());
-            if let Some(delta) = delta {
-                let followed = differ.peek(engine.plan(), &delta, &workload_of);
-                check(seed, &old, &new, &followed);
-                assert_eq!(followed.text(), found.text(), "seed {seed}, step {step}");
-                differ.follow(engine.plan(), &delta);
-            } else {
-                assert!(found.is_same(), "seed {seed}, step {step}");
-            }
-            world = next;
+            history.then(deltas);
         }
+        let here = hold("change", seed, &history, compare);
+        changed += here.0;
+        same += here.1;
     }
-    assert!(changed > 25 && same > 10, "{changed} changed, {same} did not");
+    assert!(changed > 25 && same > 10 || !seeds.are_many(), "{changed} changed, {same} did not");
+}
+
+fn rename(case: &Situation) {
+    let world = case.world();
+    let mut renamed = world.clone();
+    for policy in world.policies.values() {
+        let mut moved = Policy::clone(policy);
+        let line = moved.position.as_ref().map_or(1, |p| p.line) + 100;
+        moved.position = Some(sluice_model::Position { file: "elsewhere.yaml".into(), line });
+        for rule in [&mut moved.ingress, &mut moved.egress].into_iter().flatten().flatten() {
+            rule.reference.position = moved.position.clone();
+        }
+        renamed.apply(ObjectDelta::Upsert(Object::Policy(Arc::new(moved))));
+    }
+    let found = diff(&Snapshot::new(world), &Snapshot::new(renamed));
+    assert!(found.is_same(), "{}", found.text());
 }
 
 #[test]
 fn nothing_is_told_where_only_names_and_places_changed() {
-    for seed in 0..40 {
-        let rng = &mut StdRng::seed_from_u64(seed);
-        let world = random_world(rng);
-        let mut renamed = world.clone();
-        for policy in world.policies.values() {
-            let mut moved = Policy::clone(policy);
-            let line = moved.position.as_ref().map_or(1, |p| p.line) + 100;
-            moved.position = Some(sluice_model::Position { file: "elsewhere.yaml".into(), line });
-            for rule in [&mut moved.ingress, &mut moved.egress].into_iter().flatten().flatten() {
-                rule.reference.position = moved.position.clone();
-            }
-            renamed.apply(ObjectDelta::Upsert(Object::Policy(Arc::new(moved))));
-        }
-        let found = diff(&Snapshot::new(world), &Snapshot::new(renamed));
-        assert!(found.is_same(), "seed {seed}: {}", found.text());
+    for seed in &Seeds::of_run(40) {
+        let world = random_world(&mut StdRng::seed_from_u64(seed));
+        hold("agreement", seed, &Situation::new(&world, []), rename);
     }
+}
+
+/// Stages every policy that can be; whether that has an effect.
+fn stage(case: &Situation) -> bool {
+    let mut world = case.world();
+    let keys: Vec<_> = world.policies.keys().cloned().collect();
+    for key in keys {
+        let staged = match key.kind {
+            Kind::GlobalNetworkPolicy => Kind::StagedGlobalNetworkPolicy,
+            Kind::NetworkPolicy => Kind::StagedNetworkPolicy,
+            Kind::KubernetesNetworkPolicy => Kind::StagedKubernetesNetworkPolicy,
+            _ => continue,
+        };
+        let mut policy = Policy::clone(&world.policies[&key]);
+        policy.key.kind = staged;
+        policy.staged = Some(StagedAction::Set);
+        world.apply(ObjectDelta::Delete(key));
+        world.apply(ObjectDelta::Upsert(Object::Policy(Arc::new(policy))));
+    }
+    let snapshot = Snapshot::new(world.clone());
+    let effect = staged_effect(&snapshot);
+    check(&snapshot, &Snapshot::new(world.preview()), &effect);
+    !effect.is_same()
 }
 
 #[test]
 fn a_staged_policy_is_told_by_its_effect() {
-    let (mut some, mut none) = (0, 0);
-    for seed in 0..40 {
-        let rng = &mut StdRng::seed_from_u64(seed);
-        let mut world = random_world(rng);
-        let keys: Vec<_> = world.policies.keys().cloned().collect();
-        for key in keys {
-            let staged = match key.kind {
-                Kind::GlobalNetworkPolicy => Kind::StagedGlobalNetworkPolicy,
-                Kind::NetworkPolicy => Kind::StagedNetworkPolicy,
-                Kind::KubernetesNetworkPolicy => Kind::StagedKubernetesNetworkPolicy,
-                _ => continue,
-            };
-            let mut policy = Policy::clone(&world.policies[&key]);
-            policy.key.kind = staged;
-            policy.staged = Some(StagedAction::Set);
-            world.apply(ObjectDelta::Delete(key));
-            world.apply(ObjectDelta::Upsert(Object::Policy(Arc::new(policy))));
-        }
-        let snapshot = Snapshot::new(world.clone());
-        let effect = staged_effect(&snapshot);
-        check(seed, &snapshot, &Snapshot::new(world.preview()), &effect);
-        *(if effect.is_same() { &mut none } else { &mut some }) += 1;
+    let (seeds, mut some) = (Seeds::of_run(40), 0);
+    for seed in &seeds {
+        let world = random_world(&mut StdRng::seed_from_u64(seed));
+        some += usize::from(hold("agreement", seed, &Situation::new(&world, []), stage));
     }
-    assert!(some > 10, "{some} {none}");
+    assert!(some > 10 || !seeds.are_many(), "{some}");
 }

@@ -90,26 +90,21 @@ impl History {
         History { node: node.map(Into::into), steps }
     }
 
-    /// A history of a world that is looked at, and of what happens then.
-    pub fn of_change(world: &World, then: impl IntoIterator<Item = ObjectDelta>) -> Self {
-        let mut history = History::from_world(None, world);
-        history.steps.push(Step::Look);
-        history.steps.extend(then.into_iter().map(Step::from));
-        history
+    /// What happens next, and is looked at.
+    pub fn then(&mut self, deltas: impl IntoIterator<Item = ObjectDelta>) {
+        self.steps.extend(deltas.into_iter().map(Step::from));
+        self.steps.push(Step::Look);
     }
 
-    /// The changes before the world is first looked at, and those after.
-    pub fn before_and_after(&self) -> [Vec<ObjectDelta>; 2] {
-        let first = self.steps.iter().position(|step| *step == Step::Look).unwrap_or(self.steps.len());
-        let (before, after) = self.steps.split_at(first);
-        [before, after].map(|steps| {
-            let delta = |step: &Step| match step {
-                Step::Upsert(object) => Some(ObjectDelta::Upsert(object.clone())),
-                Step::Delete(key) => Some(ObjectDelta::Delete(key.clone())),
-                Step::ListBegins(_) | Step::ListEnds(_) | Step::Flush | Step::Look => None,
-            };
-            steps.iter().filter_map(delta).collect()
-        })
+    /// The changes between looks, in order.
+    pub fn changes(&self) -> Vec<Vec<ObjectDelta>> {
+        let parts = self.steps.split(|step| *step == Step::Look);
+        let delta = |step: &Step| match step {
+            Step::Upsert(object) => Some(ObjectDelta::Upsert(object.clone())),
+            Step::Delete(key) => Some(ObjectDelta::Delete(key.clone())),
+            Step::ListBegins(_) | Step::ListEnds(_) | Step::Flush | Step::Look => None,
+        };
+        parts.map(|steps| steps.iter().filter_map(delta).collect()).collect()
     }
 }
 

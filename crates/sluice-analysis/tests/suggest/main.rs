@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/claimed.rs"]
+mod claimed;
 #[path = "../common/mod.rs"]
 mod common;
 
