@@ -11,70 +11,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use harness::bench::Bench;
 use harness::capture::Network;
-use harness::objects::{Allow, block, node_scope, plain_world, plan_of, pod, policy};
-use harness::{Cluster, Netns, ip, node_addresses, sandboxed};
+use harness::objects::{Allow, block, node_scope, plan_of, pod, policy};
+use harness::{Netns, ip, node_addresses, sandboxed};
 use sluice_addr::{Flow, Protocol as IpProtocol, Transport};
-use sluice_dataplane::{Nft, Site, forget, revoke, revoke_beside};
+use sluice_dataplane::{forget, revoke, revoke_beside};
 use sluice_model::{KubernetesPeer, Object, ObjectDelta, World};
 use sluice_netlink::conntrack::{self, Filter};
-use sluice_netlink::{Protocol, Socket};
-use sluice_plan::Plan;
 
 /// How long an answer that should come may take.
 const ANSWER: Duration = Duration::from_secs(3);
 /// How long a packet that must not come is waited for.
 const SILENCE: Duration = Duration::from_millis(500);
-
-/// A cluster whose node has a plan in force.
-struct Bench {
-    cluster: Cluster,
-    world: World,
-    site: Site,
-    nft: Nft,
-    tracked: Socket,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let cluster = Cluster::new();
-        let (world, keys) = plain_world(&cluster);
-        let (site, nft) = (cluster.site(&keys), cluster.nft());
-        let tracked = cluster.node.socket(Protocol::Netfilter);
-        let mut bench = Bench { cluster, world, site, nft, tracked };
-        bench.program();
-        bench.cluster.node.sysctl("netfilter/nf_conntrack_tcp_loose", "1");
-        bench
-    }
-
-    fn plan(&self) -> Plan {
-        plan_of(&self.world, node_scope())
-    }
-
-    fn program(&mut self) -> Plan {
-        let plan = self.plan();
-        assert_eq!(self.nft.apply(&plan, &self.site).unwrap().quarantined, []);
-        plan
-    }
-
-    fn put(&mut self, object: Object) -> Plan {
-        self.world.apply(ObjectDelta::Upsert(object));
-        self.program()
-    }
-
-    fn remove(&mut self, object: &Object) -> Plan {
-        self.world.apply(ObjectDelta::Delete(object.key()));
-        self.program()
-    }
-
-    fn ns(&self, pod: usize) -> &Netns {
-        &self.cluster.pods[pod].ns
-    }
-
-    fn address(&self, pod: usize, family: usize) -> IpAddr {
-        self.cluster.pods[pod].addresses[family]
-    }
-}
 
 /// A TCP connection with both ends in hand.
 struct Tcp {

@@ -9,6 +9,7 @@
     reason = "each test binary uses its part; unsafe for unshare"
 )]
 
+pub mod bench;
 pub mod capture;
 pub mod objects;
 pub mod packet;

@@ -9,6 +9,28 @@ pub fn packet(flow: &Flow, tag: u32, hops: u8) -> Vec<u8> {
     finish(flow, body(flow, tag), hops)
 }
 
+/// The packet that opens a flow, with more bytes behind its tag. For protocols whose header says no length.
+pub fn with_payload(flow: &Flow, tag: u32, hops: u8, payload: &[u8]) -> Vec<u8> {
+    finish(flow, [body(flow, tag), payload.to_vec()].concat(), hops)
+}
+
+/// Eight bytes that ask for nothing: options of IPv4, or an extension header of IPv6 with this number.
+pub fn with_options(flow: &Flow, tag: u32, extension: u8) -> Vec<u8> {
+    let mut packet = packet(flow, tag, 64);
+    match packet[0] >> 4 {
+        4 => {
+            packet.splice(20..20, [1, 1, 1, 1, 1, 1, 1, 0]);
+            packet[0] = 0x47;
+        }
+        _ => {
+            let next = std::mem::replace(&mut packet[6], extension);
+            packet.splice(40..40, [next, 0, 1, 4, 0, 0, 0, 0]);
+        }
+    }
+    set_length(&mut packet);
+    packet
+}
+
 /// A TCP segment with other flags than SYN.
 pub fn with_tcp_flags(flow: &Flow, tag: u32, flags: u8) -> Vec<u8> {
     let mut body = body(flow, tag);
@@ -23,7 +45,7 @@ pub fn set_length(packet: &mut [u8]) {
         4 => {
             packet[2..4].copy_from_slice(&length.to_be_bytes());
             packet[10..12].fill(0);
-            let sum = checksum(&[], &packet[..20]);
+            let sum = checksum(&[], &packet[..usize::from(packet[0] & 15) * 4]);
             packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         _ => packet[4..6].copy_from_slice(&(length - 40).to_be_bytes()),
