@@ -9,13 +9,15 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluice_addr::{AddrSet, Cidr, Family};
-use sluice_analysis::{Place, Snapshot, diff, staged_effect};
+use sluice_analysis::{Differ, Place, Snapshot, diff, staged_effect};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Kind, Object, ObjectDelta, Policy, StagedAction, World, decide};
 use sluice_report::{ChangeKind, ConnectivityDiff, EndGroup, Witness};
 use sluice_testkit::{History, Seeds, Situation, hold, random_delta, random_world, replay};
 
-const WORLDS: u64 = 150;
+const WORLDS: u64 = 60;
+/// Changes of each world, one after another.
+const STEPS: usize = 3;
 
 fn ranges(group: &EndGroup) -> AddrSet {
     group.outside.iter().fold(AddrSet::new(), |all, text| {
@@ -105,7 +107,7 @@ fn ends(old: &Snapshot, new: &Snapshot, family: Family) -> Vec<End> {
 fn lists(group: &EndGroup, outside: &AddrSet, end: &End) -> bool {
     match end.name.strip_prefix("node ") {
         Some(node) => group.nodes.iter().any(|name| name == node),
-        None if end.new.pod.is_some() => group.pods.contains(&end.name),
+        None if end.new.pod.is_some() => end.new.pod.as_ref().is_some_and(|key| group.pods.contains(key)),
         None => outside.contains(end.new.address),
     }
 }

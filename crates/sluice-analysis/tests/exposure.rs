@@ -110,7 +110,7 @@ fn come_later(history: &History) -> usize {
 #[test]
 fn pods_that_come_may_do_nothing_that_was_not_told() {
     replay(env!("CARGO_MANIFEST_DIR"), "exposure", come_later);
-    let (seeds, mut rows) = (Seeds::of_run(60), 0);
+    let (seeds, mut rows) = (Seeds::of_run(200), 0);
     for seed in &seeds {
         let rng = &mut StdRng::seed_from_u64(seed);
         let world = random_world(rng);
