@@ -64,7 +64,13 @@ pub struct AnalysisRow {
 }
 
 impl AnalysisReport {
-    fn add(
+    /// A report without rows; targets are judged at scale 1 only.
+    pub fn new(scale: f64) -> Self {
+        AnalysisReport { scale, pods: 0, policies: 0, rows: Vec::new() }
+    }
+
+    /// Adds the values that were measured for a question, in `unit` (`ms`, `MiB`, `flows/s`).
+    pub fn add(
         &mut self,
         question: &str,
         unit: &'static str,
@@ -123,8 +129,8 @@ fn milliseconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
 pub fn analysis(scale: f64, seed: u64) -> Result<AnalysisReport, BenchError> {
     let size = Size { scale, seed };
     let cluster = Cluster::large(size);
-    let mut report =
-        AnalysisReport { scale, pods: cluster.pods(), policies: cluster.policies(), rows: Vec::new() };
+    let mut report = AnalysisReport::new(scale);
+    (report.pods, report.policies) = (cluster.pods(), cluster.policies());
     let mut engine = Engine::new(Scope::Cluster);
     let mut world = World::default();
     let objects: Vec<Object> = cluster.clone().instance(Scope::Cluster).objects.collect();

@@ -24,6 +24,7 @@ mod load;
 mod names;
 mod read;
 mod schema;
+mod spread;
 mod written;
 
 pub use admission::{
@@ -35,5 +36,5 @@ pub use error::LoadError;
 /// Kubernetes' own Pod type, for clients whose calls are typed by it (exec, logs).
 pub use k8s_openapi::api::core::v1::Pod as KubernetesPod;
 pub use kinds::{Gvk, KindInfo, find as find_kind};
-pub use load::{Loaded, LoadedObject, load};
+pub use load::{Loaded, LoadedObject, load, to_models};
 pub use read::{Document, Limits, Lines, read_documents, read_json, read_one};

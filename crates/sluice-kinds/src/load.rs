@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::convert::{Converted, Source, to_model};
 use crate::kinds::{self, Gvk};
-use crate::read::{Document, Limits, Lines, read_documents};
-use crate::{LoadError, admission};
+use crate::read::{Document, Limits, Lines, chunks, read_part};
+use crate::{LoadError, admission, spread};
 
 /// Everything that a set of texts holds.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,8 @@ pub struct LoadedObject {
     pub lines: Lines,
     /// Fields that were written more than once: path and line.
     pub duplicates: Vec<(String, u32)>,
+    /// Paths of fields that the kind does not have.
+    unknown: Vec<String>,
 }
 
 impl LoadedObject {
@@ -46,28 +48,41 @@ impl LoadedObject {
     /// What strict decoding refuses (API 4): `unknown field "spec.foo"`, `duplicate field "spec.bar"`.
     pub fn strict_problems(&self) -> Vec<String> {
         let duplicates = self.duplicates.iter().map(|(path, _)| format!("duplicate field {path:?}"));
-        admission::unknown_fields(&self.gvk.group, &self.gvk.kind, &self.value)
-            .into_iter()
-            .chain(duplicates)
-            .collect()
+        let unknown = self.unknown.iter().map(|path| format!("unknown field {path:?}"));
+        unknown.chain(duplicates).collect()
     }
 }
 
 /// Reads texts, each with the name that messages give it. Objects of namespaced kinds that state no namespace are in
-/// `namespace`.
+/// `namespace`. Documents are read on all processors; what comes out is in the order of the texts.
 pub fn load<'a>(
     texts: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     namespace: &str,
     limits: &Limits,
 ) -> Loaded {
     let mut loaded = Loaded::default();
+    let mut parts = Vec::new();
     for (file, text) in texts {
-        let (documents, errors) = read_documents(file, text, limits);
-        loaded.errors.extend(errors);
+        match chunks(file, text, limits) {
+            Ok(chunks) => parts.extend(chunks),
+            Err(error) => loaded.errors.push(error),
+        }
+    }
+    let read = spread::map(parts, |part| read_part(&part, limits));
+    let mut items = Vec::new();
+    for (documents, error) in read {
+        loaded.errors.extend(error);
         for document in documents {
             let Document { file, value, lines, duplicates } = document;
-            let mut loader = Loader { file, namespace, duplicates, loaded: &mut loaded };
-            loader.object(value, lines, None, "");
+            let item =
+                Item { file, value, lines, kind: None, path: String::new(), duplicates: duplicates.into() };
+            unfold(item, &mut items);
+        }
+    }
+    for object in spread::map(items, |item| item.identify(namespace)) {
+        match object {
+            Ok(object) => loaded.objects.push(object),
+            Err(error) => loaded.errors.push(error),
         }
     }
     // errors in the order of the text, whichever step found them
@@ -75,91 +90,102 @@ pub fn load<'a>(
     loaded
 }
 
-struct Loader<'a> {
-    file: Arc<str>,
-    namespace: &'a str,
-    duplicates: Vec<(String, u32)>,
-    loaded: &'a mut Loaded,
+/// Reads every object as the model does, in their order.
+pub fn to_models(objects: &[LoadedObject]) -> Vec<Converted> {
+    spread::map(objects.iter().collect(), LoadedObject::to_model)
 }
 
-impl Loader<'_> {
-    fn fail(&mut self, line: u32, message: String, hint: Option<&str>) {
-        let file = self.file.clone();
-        self.loaded.errors.push(LoadError { file, line, column: 1, message, hint: hint.map(str::to_owned) });
+/// A value that is an object by itself, or should be.
+struct Item {
+    file: Arc<str>,
+    value: Value,
+    lines: Lines,
+    /// The kind of the typed list that holds it, whose items may leave theirs out.
+    kind: Option<Arc<Gvk>>,
+    /// Leads to the value in its document.
+    path: String,
+    /// The duplicates of the whole document.
+    duplicates: Arc<[(String, u32)]>,
+}
+
+/// Takes lists apart, also those in lists.
+fn unfold(mut item: Item, items: &mut Vec<Item>) {
+    if let (Some(kind), Value::Object(fields)) = (&item.kind, &mut item.value) {
+        fields.entry("apiVersion").or_insert_with(|| kind.api_version().into());
+        fields.entry("kind").or_insert_with(|| kind.kind.clone().into());
+    }
+    let gvk = Gvk::of(&item.value);
+    let Some(kind) = gvk.kind.strip_suffix("List").filter(|_| !gvk.version.is_empty()) else {
+        return items.push(item);
+    };
+    let Some(Value::Array(_)) = item.value.get("items") else { return items.push(item) };
+    let kind = (!kind.is_empty()).then(|| Arc::new(Gvk { kind: kind.to_owned(), ..gvk.clone() }));
+    let Some(Value::Array(values)) = item.value.get_mut("items").map(Value::take) else { return };
+    for (n, value) in values.into_iter().enumerate() {
+        let lines = item.lines.get("items").and_then(|items| items.get(&n.to_string()));
+        let dot = if item.path.is_empty() { "" } else { "." };
+        let inner = Item {
+            file: item.file.clone(),
+            value,
+            lines: lines.cloned().unwrap_or_default(),
+            kind: kind.clone(),
+            path: format!("{}{dot}items[{n}]", item.path),
+            duplicates: item.duplicates.clone(),
+        };
+        unfold(inner, items);
+    }
+}
+
+impl Item {
+    fn fail(&self, line: u32, message: String, hint: Option<&str>) -> LoadError {
+        LoadError { file: self.file.clone(), line, column: 1, message, hint: hint.map(str::to_owned) }
     }
 
-    /// Takes one value in. `item_of` is the kind of the typed list that holds it, whose items may leave theirs out;
-    /// `path` leads to the value in its document.
-    fn object(&mut self, mut value: Value, lines: Lines, item_of: Option<&Gvk>, path: &str) {
-        let line = lines.line();
-        let Value::Object(fields) = &mut value else {
-            return self.fail(
-                line,
-                format!("expected an object, found {}", crate::field::shown(&value)),
-                None,
-            );
-        };
-        if let Some(gvk) = item_of {
-            fields.entry("apiVersion").or_insert_with(|| gvk.api_version().into());
-            fields.entry("kind").or_insert_with(|| gvk.kind.clone().into());
+    fn identify(mut self, namespace: &str) -> Result<LoadedObject, LoadError> {
+        let line = self.lines.line();
+        if !self.value.is_object() {
+            let found = crate::field::shown(&self.value);
+            return Err(self.fail(line, format!("expected an object, found {found}"), None));
         }
-        let gvk = Gvk::of(&value);
+        let gvk = Gvk::of(&self.value);
         if gvk.version.is_empty() || gvk.kind.is_empty() {
             let missing = if gvk.kind.is_empty() { "kind" } else { "apiVersion" };
-            return self.fail(
-                line,
-                format!("{missing} is not set"),
-                Some("every object states apiVersion and kind"),
-            );
+            let hint = Some("every object states apiVersion and kind");
+            return Err(self.fail(line, format!("{missing} is not set"), hint));
         }
-        if let (Some(kind), Some(Value::Array(_))) = (gvk.kind.strip_suffix("List"), value.get("items")) {
-            let item = Gvk { kind: kind.to_owned(), ..gvk.clone() };
-            let item = (!kind.is_empty()).then_some(&item);
-            return self.list(value, &lines, item, path);
-        }
-        if let Some(error) =
-            admission::decode_error(&gvk.group, &gvk.kind, &value).or_else(|| identity_error(&value))
-        {
+        let decoded = admission::strictly(&gvk.group, &gvk.kind, &self.value);
+        if let Some(error) = decoded.error.or_else(|| identity_error(&self.value)) {
             let message = format!("{}: {}: {}", gvk.kind, error.field, error.message);
             let yaml_boolean =
                 error.value.as_ref().is_some_and(Value::is_boolean) && message.contains("string");
             let hint = "YAML reads yes, no, on, off, y and n as true and false: quote the value";
-            return self.fail(lines.line_of(&error.field), message, yaml_boolean.then_some(hint));
+            let line = self.lines.line_of(&error.field);
+            return Err(self.fail(line, message, yaml_boolean.then_some(hint)));
         }
         let info = kinds::find(&gvk.group, &gvk.kind);
-        let text = |name: &str| value.get("metadata").and_then(|m| m.get(name)).and_then(Value::as_str);
+        let text = |name: &str| self.value.get("metadata").and_then(|m| m.get(name)).and_then(Value::as_str);
         let name = text("name").unwrap_or_default().to_owned();
         if name.is_empty() && text("generateName").is_none_or(str::is_empty) {
             let message = format!("{}: metadata.name is required", gvk.kind);
-            return self.fail(lines.line_of("metadata.name"), message, None);
+            return Err(self.fail(self.lines.line_of("metadata.name"), message, None));
         }
-        let mut namespace = text("namespace").unwrap_or_default().to_owned();
+        let mut own = text("namespace").unwrap_or_default().to_owned();
         match info.map(|info| info.namespaced) {
-            Some(true) if namespace.is_empty() => {
-                namespace = self.namespace.to_owned();
-                value["metadata"]["namespace"] = self.namespace.into();
+            Some(true) if own.is_empty() => {
+                own = namespace.to_owned();
+                self.value["metadata"]["namespace"] = namespace.into();
             }
-            Some(false) => namespace.clear(),
+            Some(false) => own.clear(),
             _ => {}
         }
         let duplicates = self.duplicates.iter().filter_map(|(full, line)| {
-            let inner = full.strip_prefix(path)?;
+            let inner = full.strip_prefix(&self.path)?;
             Some((inner.strip_prefix('.').unwrap_or(inner).to_owned(), *line))
         });
         let duplicates = duplicates.collect();
-        let file = self.file.clone();
-        self.loaded.objects.push(LoadedObject { gvk, namespace, name, value, file, lines, duplicates });
-    }
-
-    fn list(&mut self, value: Value, lines: &Lines, item: Option<&Gvk>, path: &str) {
-        let Value::Object(mut fields) = value else { return };
-        let Some(Value::Array(items)) = fields.remove("items") else { return };
-        for (n, value) in items.into_iter().enumerate() {
-            let inner = lines.get("items").and_then(|items| items.get(&n.to_string()));
-            let inner = inner.cloned().unwrap_or_default();
-            let dot = if path.is_empty() { "" } else { "." };
-            self.object(value, inner, item, &format!("{path}{dot}items[{n}]"));
-        }
+        let Item { file, value, lines, .. } = self;
+        let unknown = decoded.unknown;
+        Ok(LoadedObject { gvk, namespace: own, name, value, file, lines, duplicates, unknown })
     }
 }
 

@@ -172,9 +172,9 @@ impl Flight {
             .map_err(|source| ProbeError::Socket { spot: request.from.clone(), source })?;
         let failed = |source: Errno| ProbeError::Send { flow, source: source.into() };
         rustix::io::ioctl_fionbio(&socket, true).map_err(failed)?;
-        // a pod has one address per family, but a node has several: the flow says which
+        // a pod has one address per family, but a node and the host outside have several: the flow says which
         let source = SocketAddr::new(flow.source, 0);
-        if matches!(request.from, Spot::Node(_)) && !flow.source.is_unspecified() {
+        if !matches!(request.from, Spot::Pod(_)) && !flow.source.is_unspecified() {
             rustix::net::bind(&socket, &source).map_err(failed)?;
         }
         let mut flight = Flight { socket, kind, answer: None };

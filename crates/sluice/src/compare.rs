@@ -1,7 +1,8 @@
 //! `sluice diff`: the connections that a change opens and closes.
 //!
 //! Either side is a file or folder, `-`, a revision of the local git repository (`git:REV[:PATH]`), or `cluster`. With one
-//! side only, the cluster is compared with what it becomes when the manifests are applied.
+//! side only, the cluster is compared with what it becomes when the manifests are applied. With `--staged` one set of objects is
+//! compared with itself after its staged policies were carried out (semantics 3.8).
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
@@ -20,12 +21,18 @@ use crate::resolve;
 
 /// Bytes of one revision that are read.
 const MAX_REVISION: usize = 1 << 30;
+/// What is not known where addresses are assumed (semantics 1.11).
+const SPLIT: &str = "pods without addresses: policies name parts of the pod range";
 
 /// Runs the command.
 pub(crate) fn run(command: &Diff) -> anyhow::Result<Exit> {
+    if command.staged {
+        return staged(command);
+    }
     let (old, new) = match (&command.first, &command.second) {
-        (old, Some(new)) => (old.as_str(), new.as_str()),
-        (new, None) => ("cluster", new.as_str()),
+        (Some(old), Some(new)) => (old.as_str(), new.as_str()),
+        (Some(new), None) => ("cluster", new.as_str()),
+        (None, _) => bail!("name two sides (sluice diff OLD NEW), one for the cluster, or --staged"),
     };
     if old == "-" && new == "-" {
         bail!("standard input can be one side only");
@@ -39,21 +46,44 @@ pub(crate) fn run(command: &Diff) -> anyhow::Result<Exit> {
         between(&before.placed.world, after.placed.world.clone())
     };
     if before.placed.is_split() || after.placed.is_split() {
-        diff.undecided.push("pods without addresses: policies name parts of the pod range".into());
+        diff.undecided.push(SPLIT.into());
     }
+    let exit = print(command.output, &diff)?;
+    Ok(before.exit(after.exit(exit)))
+}
+
+/// What the staged policies of one set of objects would do.
+fn staged(command: &Diff) -> anyhow::Result<Exit> {
+    let input = match &command.first {
+        Some(text) => side(command, text, None)?,
+        None => input::read(&source(command, command.files.clone()))?,
+    };
+    let snapshot = Snapshot::new(input.placed.world.clone());
+    let staged = snapshot.world().policies.values().filter(|policy| policy.staged.is_some()).count();
+    if staged == 0 {
+        eprintln!("note: no policy is staged");
+    }
+    let mut diff = sluice_analysis::staged_effect(&snapshot);
+    if input.placed.is_split() {
+        diff.undecided.push(SPLIT.into());
+    }
+    Ok(input.exit(print(command.output, &diff)?))
+}
+
+fn print(output: DiffOutput, diff: &ConnectivityDiff) -> anyhow::Result<Exit> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let written = match command.output {
-        DiffOutput::Json => writeln!(out, "{}", serde_json::to_string_pretty(&diff)?),
-        DiffOutput::Md => page(&mut out, &diff),
+    let written = match output {
+        DiffOutput::Json => writeln!(out, "{}", serde_json::to_string_pretty(diff)?),
+        DiffOutput::Md => page(&mut out, diff),
         DiffOutput::Table => out.write_all(diff.text().as_bytes()),
     };
+    // whoever reads us may stop at any time
     let _ = written.and_then(|()| out.flush());
-    let exit = match (diff.is_same(), diff.undecided.is_empty()) {
+    Ok(match (diff.is_same(), diff.undecided.is_empty()) {
         (false, _) => Exit::No,
         (true, false) => Exit::Undecided,
         (true, true) => Exit::Yes,
-    };
-    Ok(before.exit(after.exit(exit)))
+    })
 }
 
 /// The difference of two worlds.
@@ -78,15 +108,18 @@ fn applied(cluster: &World, manifests: &Input) -> World {
     resolve::place_as(world, Some(cluster)).world
 }
 
+fn source(command: &Diff, files: Vec<PathBuf>) -> Source {
+    Source {
+        files,
+        namespace: command.namespace.clone(),
+        kubeconfig: command.kubeconfig.clone(),
+        strict: command.strict,
+    }
+}
+
 fn side(command: &Diff, text: &str, known: Option<&World>) -> anyhow::Result<Input> {
     let texts = if text == "cluster" {
-        let source = Source {
-            files: Vec::new(),
-            namespace: command.namespace.clone(),
-            kubeconfig: command.kubeconfig.clone(),
-            strict: command.strict,
-        };
-        return input::read(&source);
+        return input::read(&source(command, Vec::new()));
     } else if let Some(revision) = text.strip_prefix("git:") {
         of_revision(revision)?
     } else {

@@ -19,18 +19,18 @@ mod input;
 mod judge;
 mod lint;
 mod prove;
+mod reach;
 mod reference;
 mod render;
 mod resolve;
 mod stage;
 mod status;
 mod suggest;
+mod topic;
 mod up;
 mod verbs;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use crate::args::{Command, Sluice};
 use crate::exit::Exit;
@@ -39,9 +39,13 @@ fn main() -> ExitCode {
     // The lab starts its helpers and its pods' built-in roles from this same binary; they must not become multi-threaded
     // before they have entered their namespaces.
     sluice_lab::run_hidden_command();
-    let arguments = Sluice::parse();
+    let arguments = args::parse();
     init_logging(arguments.verbose);
-    let outcome = run(arguments);
+    render::style::choose(arguments.color);
+    let outcome = match arguments.quiet {
+        true => quietly(arguments),
+        false => run(arguments),
+    };
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -51,12 +55,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs a command whose exit code is all that is wanted.
+fn quietly(arguments: Sluice) -> anyhow::Result<Exit> {
+    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&nowhere)?;
+    run(arguments)
+}
+
 fn run(arguments: Sluice) -> anyhow::Result<Exit> {
     match arguments.command {
         Command::Can(command) => ask::can(&command),
         Command::Explain(command) => ask::explain(&command),
         Command::Eval(command) => eval::run(&command),
-        Command::Reach(command) => ask::reach(&command),
+        Command::Reach(command) => reach::run(&command),
         Command::Verify(command) => ask::verify(&command),
         Command::Diff(command) => compare::run(&command),
         Command::Lint(command) => lint::run(&command),
@@ -82,6 +93,10 @@ fn run(arguments: Sluice) -> anyhow::Result<Exit> {
         Command::Completion { shell } => {
             let mut command = <Sluice as clap::CommandFactory>::command();
             clap_complete::generate(shell, &mut command, "sluice", &mut std::io::stdout());
+            Ok(Exit::Yes)
+        }
+        Command::Help { topic } => {
+            topic::print(topic.as_deref())?;
             Ok(Exit::Yes)
         }
         Command::Man { dir } => {

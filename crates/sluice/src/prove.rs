@@ -13,12 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::bail;
 use serde_json::{Value, json};
 use sluice_addr::Protocol;
-use sluice_analysis::Snapshot;
+use sluice_analysis::{Place, Snapshot};
 use sluice_kinds::LoadedObject;
 use sluice_model::{Kind, Pod};
 use sluice_report::{Claim, ClaimReport, ClaimState};
 
 use crate::args::{DiffOutput, Prove};
+use crate::demo::cells::{Cells, prove_cells};
 use crate::demo::programming::Programming;
 use crate::demo::{self, Asked};
 use crate::exit::Exit;
@@ -30,6 +31,8 @@ use crate::{ask, evidence, verbs};
 
 /// Pods that a lab is started with at most.
 const MAX_PODS: usize = 64;
+/// Connections that `isolate --prove` sends packets for.
+const ISOLATION_CELLS: usize = 160;
 /// Transports that stand for all others beside those that pods serve and claims list.
 const USUAL: [(Protocol, Option<u16>); 4] = [
     (Protocol::TCP, Some(80)),
@@ -50,44 +53,95 @@ struct Play {
 
 /// Runs the command.
 pub(crate) async fn run(command: Prove, input: Input, claims: Vec<Claim>) -> anyhow::Result<Exit> {
-    let play = Play::of(&input, &claims)?;
+    let play = Play::of(&input, &claims, &[])?;
+    let Some(proof) = staged(&play, &claims, command.cells, &|_, _| true).await? else {
+        return Ok(Exit::Code(130));
+    };
+    print_proof(command.output, &proof)?;
+    if let Some(out) = &command.evidence {
+        let mut not_proved = play.left_out.clone();
+        not_proved.push("images are not run: pods answer on the ports that their manifests declare".into());
+        let unseen = proof.reports.iter().filter(|r| r.truths.observed == Some(ClaimState::Undecided));
+        not_proved.extend(unseen.map(|r| format!("claim {}: not every packet could be sent", r.id)));
+        evidence::write(out, &proof.world, claims, proof.reports.clone(), not_proved)?;
+    }
+    Ok(input.exit(proof.exit()))
+}
+
+/// `sluice isolate --prove`: manifests with the isolation's policies in a lab, and packets from and to the namespace.
+pub(crate) async fn isolation(
+    input: &Input,
+    namespace: &str,
+    policies: &[Value],
+) -> anyhow::Result<Option<Exit>> {
+    let play = Play::of(input, &[], policies)?;
+    let is_inside = |place: &Place| place.pod.as_ref().is_some_and(|pod| *pod.namespace == *namespace);
+    let wanted = |from: &Place, to: &Place| is_inside(from) || is_inside(to);
+    let Some(proof) = staged(&play, &[], ISOLATION_CELLS, &wanted).await? else { return Ok(None) };
+    if let Some(cells) = &proof.cells {
+        eprintln!("proof: {}", cells.summary());
+        for line in cells.contradictions.iter().chain(&cells.inconclusive) {
+            eprintln!("proof: {line}");
+        }
+    }
+    Ok(Some(proof.exit()))
+}
+
+/// What packets said.
+struct Proof {
+    reports: Vec<ClaimReport>,
+    cells: Option<Cells>,
+    world: sluice_model::World,
+}
+
+impl Proof {
+    /// 1 for a contradiction, else 3 if something is not proved, else 0: what packets say is what the objects say.
+    fn exit(&self) -> Exit {
+        let undecided = |r: &ClaimReport| r.truths.observed == Some(ClaimState::Undecided);
+        let cells = self.cells.iter();
+        let (mut contradicted, mut incomplete) = (false, false);
+        for report in &self.reports {
+            contradicted |= !report.contradictions.is_empty() && !undecided(report);
+            incomplete |= undecided(report) || report.truths.declared == Some(ClaimState::Undecided);
+        }
+        for cells in cells {
+            contradicted |= !cells.contradictions.is_empty();
+            incomplete |= !cells.inconclusive.is_empty() || cells.probes.is_empty();
+        }
+        match (contradicted, incomplete) {
+            (true, _) => Exit::No,
+            (false, true) => Exit::Undecided,
+            (false, false) => Exit::Yes,
+        }
+    }
+}
+
+/// Which connections between two ends are asked about.
+type Wanted<'w> = dyn Fn(&Place, &Place) -> bool + Sync + 'w;
+
+/// Starts a lab, asks, and ends it; `None` if the user stopped it.
+async fn staged(
+    play: &Play,
+    claims: &[Claim],
+    cells: usize,
+    wanted: &Wanted<'_>,
+) -> anyhow::Result<Option<Proof>> {
     for line in &play.left_out {
         eprintln!("note: {line}");
     }
     let stop = crate::up::interrupted();
-    let (reports, world) = tokio::select! {
-        done = perform(&play, &claims) => done?,
+    tokio::select! {
+        done = perform(play, claims, cells, wanted) => done.map(Some),
         () = stop => {
             eprintln!("interrupted; everything of the lab is gone");
-            return Ok(Exit::Code(130));
+            Ok(None)
         }
-    };
-    print_reports(command.output, &reports)?;
-    if let Some(out) = &command.evidence {
-        let mut not_proved = play.left_out.clone();
-        not_proved.push("images are not run: pods answer on the ports that their manifests declare".into());
-        let unseen = reports.iter().filter(|r| r.truths.observed == Some(ClaimState::Undecided));
-        not_proved.extend(unseen.map(|r| format!("claim {}: not every packet could be sent", r.id)));
-        evidence::write(out, &world, claims, reports.clone(), not_proved)?;
     }
-    Ok(input.exit(exit(&reports)))
 }
 
-/// 1 for a contradiction, else 3 if something is not proved, else 0: what packets say is what the objects say.
-fn exit(reports: &[ClaimReport]) -> Exit {
-    let undecided = |r: &ClaimReport| r.truths.observed == Some(ClaimState::Undecided);
-    if reports.iter().any(|r| !r.contradictions.is_empty() && !undecided(r)) {
-        return Exit::No;
-    }
-    if reports.iter().any(|r| undecided(r) || r.truths.declared == Some(ClaimState::Undecided)) {
-        return Exit::Undecided;
-    }
-    Exit::Yes
-}
-
-async fn perform(play: &Play, claims: &[Claim]) -> anyhow::Result<(Vec<ClaimReport>, sluice_model::World)> {
+async fn perform(play: &Play, claims: &[Claim], cells: usize, wanted: &Wanted<'_>) -> anyhow::Result<Proof> {
     let stage = Stage::start(2).await?;
-    let outcome = on_stage(&stage, play, claims).await;
+    let outcome = on_stage(&stage, play, claims, cells, wanted).await;
     stage.end().await;
     outcome
 }
@@ -96,35 +150,42 @@ async fn on_stage(
     stage: &Stage,
     play: &Play,
     claims: &[Claim],
-) -> anyhow::Result<(Vec<ClaimReport>, sluice_model::World)> {
+    cells: usize,
+    wanted: &Wanted<'_>,
+) -> anyhow::Result<Proof> {
     let programming = Programming::follow(stage).await?;
     for object in play.ground.iter().chain(&play.pods) {
         verbs::apply_object(&stage.client, object).await?;
     }
     programming.pods_ready(play.pods.len()).await?;
-    let mut wanted: BTreeMap<String, u64> = BTreeMap::new();
+    let mut revisions: BTreeMap<String, u64> = BTreeMap::new();
     for object in &play.policies {
         let done = verbs::apply_object(&stage.client, object).await?;
-        let latest = wanted.entry(done.resource).or_default();
+        let latest = revisions.entry(done.resource).or_default();
         *latest = done.revision.max(*latest);
     }
-    for (resource, revision) in wanted {
+    for (resource, revision) in revisions {
         programming.reached(&resource, revision).await?;
     }
     let (world, _) = input::world_of(&stage.client).await?;
     let asked: Vec<Asked<'_>> =
         claims.iter().map(|claim| Asked { claim, expected: None, observed: true }).collect();
     let reports = demo::judge_asked(stage, world.clone(), &asked, &play.catalogue, "manifests")?;
-    Ok((reports, world))
+    let cells = match cells {
+        0 => None,
+        most => Some(prove_cells(stage, world.clone(), &play.catalogue, most, &|from, to| wanted(from, to))?),
+    };
+    Ok(Proof { reports, cells, world })
 }
 
 impl Play {
-    fn of(input: &Input, claims: &[Claim]) -> anyhow::Result<Play> {
+    /// The manifests, and policies beside them.
+    fn of(input: &Input, claims: &[Claim], more: &[Value]) -> anyhow::Result<Play> {
         let world = &input.placed.world;
         let mut play = Play {
             ground: Vec::new(),
             pods: Vec::new(),
-            policies: Vec::new(),
+            policies: more.to_vec(),
             catalogue: USUAL.to_vec(),
             left_out: Vec::new(),
         };
@@ -301,13 +362,17 @@ fn stand_in(pod: &Pod, object: &LoadedObject) -> Value {
     })
 }
 
-fn print_reports(output: DiffOutput, reports: &[ClaimReport]) -> anyhow::Result<()> {
+fn print_proof(output: DiffOutput, proof: &Proof) -> anyhow::Result<()> {
     let style = Style::of_stdout();
+    let reports = &proof.reports;
     let word = |state: Option<ClaimState>| state.map_or("not asked", ClaimState::word);
     match output {
         DiffOutput::Json => {
-            let object =
+            let mut object =
                 json!({"apiVersion": sluice_report::API_VERSION, "kind": "ProofReport", "claims": reports});
+            if let Some(cells) = &proof.cells {
+                object["cells"] = serde_json::to_value(cells)?;
+            }
             println!("{}", serde_json::to_string_pretty(&object)?);
         }
         DiffOutput::Md => {
@@ -319,6 +384,9 @@ fn print_reports(output: DiffOutput, reports: &[ClaimReport]) -> anyhow::Result<
                 let cells =
                     [&r.id, &r.text, word(t.declared), word(t.programmed), word(t.observed)].map(markdown);
                 println!("| {} | {} |", cells.join(" | "), r.probes.len());
+            }
+            if let Some(cells) = &proof.cells {
+                println!("\n{}.", markdown(&cells.summary()));
             }
         }
         DiffOutput::Table => {
@@ -339,6 +407,12 @@ fn print_reports(output: DiffOutput, reports: &[ClaimReport]) -> anyhow::Result<
                     println!("{}", style.paint(Colour::Vermilion, &format!("!                {line}")));
                 }
             }
+            if let Some(cells) = &proof.cells {
+                println!("{:16} {}", "matrix", cells.summary());
+                for line in cells.contradictions.iter().chain(&cells.inconclusive) {
+                    println!("{}", style.paint(Colour::Vermilion, &format!("!                {line}")));
+                }
+            }
         }
     }
     Ok(())
@@ -354,8 +428,8 @@ pub(crate) fn prepare(command: &Prove) -> anyhow::Result<(Input, Vec<Claim>)> {
         Some(path) => ask::claims(path, &command.source.namespace)?,
         None => ask::claims_of(&input.objects)?,
     };
-    if claims.is_empty() {
-        bail!("there is no ConnectivityClaim to prove; name a file with claims");
+    if claims.is_empty() && command.cells == 0 {
+        bail!("there is no ConnectivityClaim to prove; name a file with claims, or say --cells N");
     }
     Ok((input, claims))
 }

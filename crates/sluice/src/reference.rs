@@ -58,7 +58,7 @@ pub(crate) fn markdown() -> String {
 }
 
 fn shown(command: &Command) -> impl Iterator<Item = &Command> {
-    command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+    command.get_subcommands().filter(|sub| !sub.is_hide_set())
 }
 
 fn section(text: &mut String, command: &Command) {

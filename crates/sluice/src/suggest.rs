@@ -147,6 +147,14 @@ pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
             print!("{}", isolation.suggestion.yaml());
         }
     }
+    let policies: Vec<_> = isolation.suggestion.policies.iter().map(|p| p.manifest.clone()).collect();
+    if command.prove {
+        let proved = crate::prove::isolation(&input, &command.name, &policies);
+        return Ok(match crate::runtime()?.block_on(proved)? {
+            Some(exit) => input.exit(exit),
+            None => Exit::Code(130),
+        });
+    }
     if !writes {
         return Ok(input.exit(Exit::Yes));
     }
@@ -154,7 +162,6 @@ pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
         eprintln!("nothing was changed");
         return Ok(Exit::No);
     }
-    let policies: Vec<_> = isolation.suggestion.policies.iter().map(|p| p.manifest.clone()).collect();
     crate::runtime()?.block_on(async {
         let client = sluice_cluster::client_from_kubeconfig(command.source.kubeconfig.as_deref()).await?;
         for policy in &policies {

@@ -20,6 +20,7 @@ use crate::kinds::{CALICO, CALICO_STORED, POLICY_API, SLUICE};
 
 pub use defaults::default;
 pub(crate) use defaults::stored_labels;
+pub(crate) use strict::strictly;
 pub use strict::{decode_error, unknown_fields};
 
 /// Why a field is refused, in the words of the API's `Status` causes.

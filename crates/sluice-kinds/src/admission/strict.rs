@@ -20,28 +20,47 @@ use crate::schema;
 /// `unknown field "spec.foo"`. Nothing is said about kinds that are not known, and nothing where a field has the wrong
 /// type (see [`decode_error`]). Duplicate fields are the reader's to report.
 pub fn unknown_fields(group: &str, kind: &str, value: &Value) -> Vec<String> {
-    let unknown = match schema::check(group, kind, value) {
-        Some(misfits) => misfits.unknown,
-        None => match decoder(group, kind) {
-            Some(decode) => decode(value).unknown,
-            None => Vec::new(),
-        },
-    };
+    let unknown = strictly(group, kind, value).unknown;
     unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect()
 }
 
 /// The first field whose JSON type is not its kind's, if any. A write with it is answered 400.
 pub fn decode_error(group: &str, kind: &str, value: &Value) -> Option<FieldError> {
-    let (field, message) = match schema::check(group, kind, value) {
+    strictly(group, kind, value).error
+}
+
+/// What strict decoding says of an object.
+#[derive(Debug, Default)]
+pub(crate) struct Strict {
+    /// Paths of fields that the kind does not have; not complete where a field has the wrong type.
+    pub(crate) unknown: Vec<String>,
+    /// The first field of the wrong type.
+    pub(crate) error: Option<FieldError>,
+}
+
+/// Decodes an object as its kind; nothing is said about kinds that are not known.
+pub(crate) fn strictly(group: &str, kind: &str, value: &Value) -> Strict {
+    let (unknown, wrong) = match schema::check(group, kind, value) {
         Some(misfits) => {
-            let wrong = misfits.wrong.into_iter().next()?;
-            let message = wrong.to_string();
-            (wrong.path, message)
+            let wrong = misfits.wrong.into_iter().next().map(|wrong| {
+                let message = wrong.to_string();
+                (wrong.path, message)
+            });
+            (misfits.unknown, wrong)
         }
-        None => decoder(group, kind)?(value).error?,
+        None => match decoder(group, kind) {
+            Some(decode) => {
+                let Decoded { unknown, error } = decode(value);
+                (unknown, error)
+            }
+            None => return Strict::default(),
+        },
     };
-    let value = value_at(value, &field).cloned();
-    Some(FieldError { field, reason: FieldErrorReason::TypeInvalid, message, value })
+    let error = wrong.map(|(field, message)| {
+        let value = value_at(value, &field).cloned();
+        FieldError { field, reason: FieldErrorReason::TypeInvalid, message, value }
+    });
+    Strict { unknown, error }
 }
 
 struct Decoded {

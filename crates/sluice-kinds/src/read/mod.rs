@@ -86,21 +86,44 @@ impl Fault {
     }
 }
 
+/// A part of a text that is read by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk<'t> {
+    file: Arc<str>,
+    first_line: u32,
+    text: &'t str,
+}
+
+/// Splits a text into parts that can be read one beside the other.
+pub(crate) fn chunks<'t>(file: &str, text: &'t [u8], limits: &Limits) -> Result<Vec<Chunk<'t>>, LoadError> {
+    let file: Arc<str> = file.into();
+    let text = readable(text, limits).map_err(|fault| fault.into_error(&file))?;
+    let chunk = |(first_line, text)| Chunk { file: file.clone(), first_line, text };
+    Ok(yaml::chunks(text).into_iter().map(chunk).collect())
+}
+
+/// Reads the documents of a part, and says what could not be read.
+pub(crate) fn read_part(chunk: &Chunk<'_>, limits: &Limits) -> (Vec<Document>, Option<LoadError>) {
+    let Chunk { file, first_line, text } = chunk;
+    let mut documents = Vec::new();
+    let fault = read_chunk(text, *first_line, limits, file, &mut documents).err();
+    documents.retain(|document| !document.value.is_null());
+    (documents, fault.map(|fault| fault.into_error(file)))
+}
+
 /// Reads every document of `text`, YAML or JSON. A document that cannot be read becomes an error and does not hide the
 /// others; empty documents are left out.
 pub fn read_documents(file: &str, text: &[u8], limits: &Limits) -> (Vec<Document>, Vec<LoadError>) {
-    let file: Arc<str> = file.into();
-    let text = match readable(text, limits) {
-        Ok(text) => text,
-        Err(fault) => return (Vec::new(), vec![fault.into_error(&file)]),
+    let chunks = match chunks(file, text, limits) {
+        Ok(chunks) => chunks,
+        Err(error) => return (Vec::new(), vec![error]),
     };
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
-    for (first_line, chunk) in yaml::chunks(text) {
-        if let Err(fault) = read_chunk(chunk, first_line, limits, &file, &mut documents) {
-            errors.push(fault.into_error(&file));
-        }
+    for chunk in chunks {
+        let (found, error) = read_part(&chunk, limits);
+        documents.extend(found);
+        errors.extend(error);
     }
-    documents.retain(|document| !document.value.is_null());
     (documents, errors)
 }
 

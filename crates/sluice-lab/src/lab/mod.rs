@@ -141,11 +141,13 @@ impl Lab {
         enclave.serve_broker(&broker_path(&state))?;
         let mut underlay = Underlay::create(&enclave)?;
         let gateways = underlay::addresses(OUTSIDE_NUMBER, config.ipv6);
+        let mut outside_host = None;
         if let Some(outside) = &config.outside {
             let mut host = underlay.connect(OUTSIDE, OUTSIDE_NUMBER, &gateways)?;
             for address in &outside.addresses {
                 host.loopback_address(*address)?;
             }
+            outside_host = Some(host);
         }
         let mut nodes = Vec::new();
         for (index, number) in (FIRST_NODE..).enumerate().take(config.nodes) {
@@ -160,6 +162,10 @@ impl Lab {
             let mut pod_cidrs = vec![format!("10.42.{index}.0/24")];
             if config.ipv6 {
                 pod_cidrs.push(format!("fd00:42:0:{index:x}::/64"));
+            }
+            if let Some(outside) = &mut outside_host {
+                // as on a routed network: what keeps strangers out of pods is policy, not a missing way
+                outside.routes(&pod_cidrs, &addresses)?;
             }
             nodes.push(LabNode {
                 name,

@@ -94,6 +94,21 @@ impl Host {
         Ok(())
     }
 
+    /// Sends each of these ranges to the gateway of its family.
+    pub(super) fn routes(&mut self, ranges: &[String], gateways: &[IpAddr]) -> Result<(), LabError> {
+        let uplink = index(&mut self.routes, UPLINK)?;
+        for range in ranges {
+            let parsed: Option<(IpAddr, u8)> =
+                range.split_once('/').and_then(|(base, len)| Some((base.parse().ok()?, len.parse().ok()?)));
+            let (base, prefix_len) =
+                parsed.ok_or_else(|| LabError::Invalid(format!("{range:?} is no range of addresses")))?;
+            let Some(gateway) = gateways.iter().find(|g| g.is_ipv4() == base.is_ipv4()) else { continue };
+            let route = Route::via(base, prefix_len, STATIC, uplink, *gateway);
+            add_route(&mut self.routes, &route).map_err(|error| failed(&self.name, &error))?;
+        }
+        Ok(())
+    }
+
     /// An address that belongs to the host as such.
     pub(super) fn loopback_address(&mut self, address: IpAddr) -> Result<(), LabError> {
         let loopback = index(&mut self.routes, "lo")?;

@@ -15,13 +15,41 @@ pub(crate) use self::questions::{
 
 /// Network isolation for Kubernetes that proves what it does.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, max_term_width = 110)]
+#[command(name = "sluice", version, max_term_width = 110, disable_help_subcommand = true)]
 pub(crate) struct Sluice {
     /// Say more on standard error (-v, -vv).
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
+    /// Print no result; the exit code says it.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// When to colour (NO_COLOR and CLICOLOR_FORCE are heeded by auto).
+    #[arg(long, value_enum, default_value = "auto", global = true)]
+    pub(crate) color: When,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// When something is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// Where somebody looks at it.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// The arguments of this process. kubectl calls its plugins by the name kubectl-sluice, and people write it with a blank.
+pub(crate) fn parse() -> Sluice {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let name = PathBuf::from(called).file_stem().map(|name| name.to_string_lossy().into_owned());
+    let mut command = <Sluice as clap::CommandFactory>::command();
+    if let Some(plugin) = name.as_deref().and_then(|name| name.strip_prefix("kubectl-")) {
+        command = command.no_binary_name(false).bin_name(format!("kubectl {plugin}"));
+    }
+    let matches = command.get_matches();
+    <Sluice as clap::FromArgMatches>::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,7 +81,7 @@ pub(crate) enum Command {
     Eval(Eval),
     /// Who can reach whom, on what.
     #[command(
-        after_help = "Examples:\n  sluice reach -f manifests/\n  sluice reach --from isolated-ns/debian-pod-1 -o json -f manifests/\n  sluice reach -o svg -f manifests/ > matrix.svg\n  sluice reach --exposure shop/deployment/cart -f manifests/"
+        after_help = "Examples:\n  sluice reach -f manifests/\n  sluice reach --from isolated-ns/debian-pod-1 -o json -f manifests/\n  sluice reach --pods --to isolated-ns/debian-pod-1 -f manifests/\n  sluice reach -o svg -f manifests/ > matrix.svg\n  sluice reach --exposure shop/deployment/cart -f manifests/"
     )]
     Reach(Reach),
     /// Judge stated claims. Exit code 0 all hold, 1 some fail, 3 undecided.
@@ -61,7 +89,7 @@ pub(crate) enum Command {
     Verify(Verify),
     /// The connections that a change opens and closes. Exit code 0 none, 1 some, 3 undecided.
     #[command(
-        after_help = "Examples:\n  sluice diff manifests/ proposed/\n  sluice diff git:main:deploy deploy/     # a branch against the work tree\n  sluice diff git:HEAD~1 git:HEAD -o md   # for a review comment\n  sluice diff proposed.yaml               # the cluster against itself with these applied"
+        after_help = "Examples:\n  sluice diff manifests/ proposed/\n  sluice diff git:main:deploy deploy/     # a branch against the work tree\n  sluice diff git:HEAD~1 git:HEAD -o md   # for a review comment\n  sluice diff proposed.yaml               # the cluster against itself with these applied\n  sluice diff --staged -f deploy/         # what the staged policies would do"
     )]
     Diff(Diff),
     /// Mistakes and portability traps in policies. Exit code 0 none, 1 findings.
@@ -76,7 +104,7 @@ pub(crate) enum Command {
     Suggest(Suggest),
     /// Isolate a namespace: the policy, what it closes, and what stays open. Without -f it is applied, after a question.
     #[command(
-        after_help = "Examples:\n  sluice isolate ns shop -f manifests/ > isolation.yaml\n  sluice isolate ns shop --keep dns,namespace,ingress-controller\n  sluice isolate ns shop --ingress-only --allow-from ns/monitoring --yes"
+        after_help = "Examples:\n  sluice isolate ns shop -f manifests/ > isolation.yaml\n  sluice isolate ns shop --keep dns,namespace,ingress-controller\n  sluice isolate ns shop --ingress-only --allow-from ns/monitoring --yes\n  sluice isolate ns shop --prove -f manifests/"
     )]
     Isolate(Isolate),
     /// Print the compiled plan, or the kernel rules as nft text.
@@ -86,7 +114,7 @@ pub(crate) enum Command {
     Dump(Dump),
     /// Prove claims by packets, in a lab that is made of manifests. Exit code 0 agrees, 1 contradiction, 3 incomplete.
     #[command(
-        after_help = "Examples:\n  sluice prove examples/isolation/claims.yaml -f examples/isolation/\n  sluice prove claims.yaml -f manifests/ --evidence evidence/"
+        after_help = "Examples:\n  sluice prove examples/isolation/claims.yaml -f examples/isolation/\n  sluice prove claims.yaml -f manifests/ --evidence evidence/\n  sluice prove --cells 200 -f manifests/    # is the matrix of reach true?"
     )]
     Prove(Prove),
     /// Claims with verdicts, witnesses and all they were computed from, as a bundle that can be checked.
@@ -136,6 +164,12 @@ pub(crate) enum Command {
     Completion {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Explain a command, or the code of a finding (SL1021), without a network.
+    #[command(after_help = "Examples:\n  sluice help SL1021\n  sluice help reach")]
+    Help {
+        /// A command or a code.
+        topic: Option<String>,
     },
     /// Write the man pages, one per command.
     #[command(after_help = "Example:\n  sluice man --dir ~/.local/share/man/man1")]

@@ -42,6 +42,9 @@ pub(crate) struct Reach {
     /// What could reach this workload or pod, and what it could reach, from pods that do not exist yet too (table, json).
     #[arg(long, value_name = "END", conflicts_with_all = ["from", "to"])]
     pub(crate) exposure: Option<String>,
+    /// One row for each pod; without it pods that no policy tells apart are shown as their workload.
+    #[arg(long, conflicts_with = "exposure")]
+    pub(crate) pods: bool,
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: ReachOutput,
@@ -63,11 +66,23 @@ pub(crate) struct Verify {
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
     /// What is (with one side only: what is to be applied to the cluster): a file, a folder, -, git:REV[:PATH] or cluster.
-    #[arg(value_name = "OLD")]
-    pub(crate) first: String,
+    #[arg(value_name = "OLD", required_unless_present = "staged")]
+    pub(crate) first: Option<String>,
     /// What it becomes, as OLD.
     #[arg(value_name = "NEW")]
     pub(crate) second: Option<String>,
+    /// What the staged policies of one side (without a side or -f: of the cluster) would open and close if they were carried out.
+    #[arg(long, conflicts_with = "second")]
+    pub(crate) staged: bool,
+    /// With --staged: a manifest, a folder of manifests, or -; repeatable.
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "FILE",
+        requires = "staged",
+        conflicts_with = "first"
+    )]
+    pub(crate) files: Vec<PathBuf>,
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: DiffOutput,
@@ -198,6 +213,9 @@ pub(crate) struct Isolate {
     /// Apply nothing; with -f nothing is ever applied.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Prove it by packets, in a lab that is made of the manifests and the policy. Exit code 1 contradiction, 3 incomplete.
+    #[arg(long, requires = "files")]
+    pub(crate) prove: bool,
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "yaml")]
     pub(crate) output: IsolateOutput,
@@ -241,6 +259,10 @@ pub(crate) struct Prove {
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: DiffOutput,
+    /// Send packets for up to this many connections of the matrix too (allowed and denied ones; between pods, nodes and the host
+    /// outside), and compare them with what reach says. No claims are needed then.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) cells: usize,
     /// Write an evidence bundle into this folder too.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) evidence: Option<PathBuf>,

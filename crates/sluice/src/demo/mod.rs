@@ -1,5 +1,6 @@
 //! `sluice demo`: the reference scenario in a lab, every claim judged three ways in five situations.
 
+pub(crate) mod cells;
 mod live;
 pub(crate) mod programming;
 mod render;
@@ -282,7 +283,7 @@ fn report(
 }
 
 /// Packets that something answers if they arrive: UDP needs a server, because refusals by ICMP are rate limited; outside there is
-/// one host only.
+/// one host only, which knows the way to pods.
 fn can_be_sent(sample: &Sample, snapshot: &Snapshot, outside: &[IpAddr]) -> bool {
     let protocol = sample.flow.protocol();
     let is_beyond =
@@ -293,8 +294,7 @@ fn can_be_sent(sample: &Sample, snapshot: &Snapshot, outside: &[IpAddr]) -> bool
         pod.is_some_and(|p| p.named_ports.iter().any(|port| port.protocol == Protocol::UDP))
     });
     scenario::is_probed(protocol)
-        // the underlay knows no way to the addresses of pods
-        && !is_beyond(&sample.from)
+        && (!is_beyond(&sample.from) || (outside.contains(&sample.from.address) && sample.to.pod.is_some()))
         && (!is_outside || outside.contains(&sample.to.address))
         && (protocol != Protocol::UDP || is_outside || serves_udp)
 }

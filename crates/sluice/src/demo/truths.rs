@@ -202,10 +202,19 @@ fn controls_of(sample: &Sample, state: &Programmed) -> Vec<(String, Request)> {
     match state.pods.get(&sample.flow.destination).and_then(node) {
         Some(own) => {
             add(own, sample.flow.destination, sample.flow.transport, &sample.to.name);
-            if let Some(from) = source_node.filter(|s| s.name != own.name)
-                && let Some(to) = address(own)
-            {
-                add(from, to, echo, &format!("node {}", own.name));
+            // the pod's node, or the node itself
+            let at = |n: &&KnownNode| n.addresses.contains(&sample.flow.source);
+            let from = source_node.or_else(|| state.nodes.iter().find(at));
+            match (from, address(own)) {
+                (Some(from), Some(to)) if from.name != own.name => {
+                    add(from, to, echo, &format!("node {}", own.name));
+                }
+                (None, Some(destination)) => {
+                    let flow = Flow { source: sample.flow.source, destination, transport: echo };
+                    let request = Request { from: Spot::Outside, flow };
+                    controls.push((format!("outside -> node {} echo", own.name), request));
+                }
+                _ => {}
             }
         }
         None => {

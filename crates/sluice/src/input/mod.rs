@@ -94,12 +94,12 @@ pub(crate) fn from_texts(
     }
     errors.iter().for_each(|error| eprintln!("error: {error}"));
     let (mut world, mut findings) = (World::default(), Vec::new());
-    for object in &loaded.objects {
+    let converted = sluice_kinds::to_models(&loaded.objects);
+    for (object, converted) in loaded.objects.iter().zip(converted) {
         for problem in object.strict_problems() {
             let (file, line) = (&object.file, object.lines.line());
             warnings.push(format!("{file}:{line}: {} {}: {problem}", object.gvk.kind, object.name));
         }
-        let converted = object.to_model();
         findings.extend(converted.findings);
         if let Some(object) = converted.object {
             world.apply(ObjectDelta::Upsert(object));

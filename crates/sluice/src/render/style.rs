@@ -1,8 +1,20 @@
 //! Colour, where somebody looks at it. A verdict is always a word too.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use sluice_report::Verdict;
+
+use crate::args::When;
+
+/// What the command line says about colour.
+static CHOSEN: OnceLock<When> = OnceLock::new();
+
+/// Heeds `--color`, from now on.
+pub(crate) fn choose(when: When) {
+    // the first word stands: there is one command line
+    let _ = CHOSEN.set(when);
+}
 
 /// Whether to colour what goes to standard output.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +32,13 @@ pub(crate) enum Colour {
 }
 
 impl Style {
-    /// By `NO_COLOR` (any value but the empty one switches off), `CLICOLOR_FORCE`, `TERM` and the terminal.
+    /// By `--color`; without it by `NO_COLOR` (any value but the empty one switches off), `CLICOLOR_FORCE`, `TERM` and the terminal.
     pub(crate) fn of_stdout() -> Self {
+        match CHOSEN.get().copied().unwrap_or_default() {
+            When::Always => return Style { coloured: true },
+            When::Never => return Style { coloured: false },
+            When::Auto => {}
+        }
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| !v.is_empty() && v != "0");

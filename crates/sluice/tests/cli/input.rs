@@ -162,3 +162,70 @@ fn two_revisions_are_compared_by_what_they_allow() {
     assert_eq!(code, Some(2));
     assert!(err.starts_with("error: cannot list . of git revision nothing:"), "{err}");
 }
+
+const STAGED: &str = "apiVersion: projectcalico.org/v3\nkind: StagedNetworkPolicy\nmetadata: {name: default.shut, namespace: shop}\nspec: {selector: all(), types: [Ingress], ingress: [{action: Deny}]}\n";
+
+#[test]
+fn what_staged_policies_would_do_is_a_difference() {
+    let input = format!("{PODS}---\n{STAGED}");
+    let output = run(&["diff", "--staged", "-f", "-"], &input);
+    let out = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{out}{}", text(&output.stderr));
+    assert!(out.contains("newly isolated   all pods"), "{out}");
+    let output = run(&["diff", "--staged", "-f", "-"], PODS);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "no connectivity change\n"));
+    assert_eq!(text(&output.stderr), "note: no policy is staged\n");
+    assert_eq!(run(&["diff"], "").status.code(), Some(2));
+}
+
+/// Two pods of one Deployment and one that is labelled otherwise by hand.
+const WORKLOAD: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec: {selector: {}, template: {metadata: {labels: {app: web}}, spec: {containers: []}}}\n---\n\
+    apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: web-1, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: d, controller: true}]}\nspec: {selector: {}, template: {spec: {containers: []}}}\n";
+
+fn replica(name: &str, labels: &str, address: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {labels}, ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: web-1, uid: r, controller: true}}]}}\n\
+         spec: {{containers: [{{name: c, image: i}}]}}\nstatus: {{phase: Running, podIP: {address}, podIPs: [{{ip: {address}}}]}}\n"
+    )
+}
+
+#[test]
+fn pods_are_shown_as_their_workload_unless_they_differ() {
+    let policy = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\nspec: {podSelector: {matchLabels: {debug: 'yes'}}, policyTypes: [Ingress]}\n";
+    let client = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: other}\nspec: {containers: [{name: c, image: i}]}\nstatus: {phase: Running, podIP: 10.42.7.7, podIPs: [{ip: 10.42.7.7}]}\n";
+    let alike = [
+        WORKLOAD.to_owned(),
+        replica("web-1-a", "{app: web}", "10.42.1.1"),
+        replica("web-1-b", "{app: web}", "10.42.1.2"),
+    ];
+    let alike = alike.concat() + client + policy;
+    let rows = |input: &str, arguments: &[&str]| -> Vec<String> {
+        let output = run(&[&["reach", "-o", "csv", "-f", "-"], arguments].concat(), input);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let cells = |line: &str| {
+            line.split("\",\"").take(4).map(|c| c.trim_matches('"').to_owned()).collect::<Vec<_>>()
+        };
+        text(&output.stdout).lines().skip(1).map(|line| cells(line).join(" ")).collect()
+    };
+    let to = ["--from", "other/client", "--to", "shop/deployment/web"];
+    assert_eq!(rows(&alike, &to), ["other/client shop/deployment/web IPv4 everything"]);
+    let different = alike + &replica("web-1-c", "{app: web, debug: 'yes'}", "10.42.1.3");
+    assert_eq!(
+        rows(&different, &to),
+        [
+            "other/client shop/deployment/web (web-1-a, web-1-b) IPv4 everything",
+            "other/client shop/deployment/web (web-1-c) IPv4 nothing"
+        ]
+    );
+    // a pod that is asked for by name is shown by it, and --pods shows every one
+    assert_eq!(
+        rows(&different, &["--from", "other/client", "--to", "shop/web-1-c"]),
+        ["other/client shop/web-1-c IPv4 nothing"]
+    );
+    assert_eq!(rows(&different, &[&to[..], &["--pods"]].concat()).len(), 3);
+    // outside addresses are named as far as they were asked for
+    assert_eq!(
+        rows(&different, &["--from", "198.51.100.0/24", "--to", "shop/web-1-a"]),
+        ["outside 198.51.100.0/24 shop/web-1-a IPv4 everything"]
+    );
+}

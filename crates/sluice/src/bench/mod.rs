@@ -1,8 +1,10 @@
 //! `sluice bench`: how long engine and analysis take, and what they hold.
 
+mod manifests;
+
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use sluice_bench::Options;
+use sluice_bench::{AnalysisReport, Options};
 
 use crate::exit::Exit;
 
@@ -11,7 +13,7 @@ pub(crate) struct Bench {
     /// What is measured.
     #[arg(value_enum)]
     what: What,
-    /// Only this workload of the engine; repeatable.
+    /// Only this workload of the engine, or this part of the analysis (cluster, files); repeatable.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// How often the engine's compilation is timed.
@@ -38,7 +40,7 @@ pub(crate) struct Bench {
 enum What {
     /// From parsed objects to the plan, at published sizes; and single changes.
     Engine,
-    /// Questions about a cluster of 100,000 pods.
+    /// Questions about a cluster of 100,000 pods, and about one of 5,000 in files.
     Analysis,
 }
 
@@ -80,10 +82,17 @@ fn engine(command: &Bench) -> anyhow::Result<()> {
 }
 
 fn analysis(command: &Bench) -> anyhow::Result<()> {
-    if !command.only.is_empty() {
-        bail!("--only names a workload of the engine");
+    if let Some(other) = command.only.iter().find(|part| !["cluster", "files"].contains(&part.as_str())) {
+        bail!("the analysis has the parts cluster and files, not {other:?}");
     }
-    let report = sluice_bench::analysis(command.scale(), command.seed)?;
+    let wants = |part: &str| command.only.is_empty() || command.only.iter().any(|only| only == part);
+    let mut report = match wants("cluster") {
+        true => sluice_bench::analysis(command.scale(), command.seed)?,
+        false => AnalysisReport::new(command.scale()),
+    };
+    if wants("files") {
+        manifests::measure(&mut report, command.scale())?;
+    }
     match &*command.output {
         "json" => println!("{}", serde_json::to_string_pretty(&report)?),
         "md" => bail!("analysis is printed as table or json"),

@@ -1,160 +1,26 @@
-//! `sluice eval`: many questions, as JSON lines in and out.
-//!
-//! ```text
-//!   input ──lines──► blocks ──► workers (parse, judge on the plan, write) ──► answers in the order of the questions
-//! ```
-//!
-//! Questions are judged on the compiled plan, which says the same as the law (the test suite compares them). What a leg says is
-//! worked out once per leg and outcome. Only where an address is contested or not yet known, or host endpoints have
-//! a say, the law itself is asked.
+//! Answers to questions, and what is remembered to give them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::Value;
 use sluice_addr::{Family, Flow};
 use sluice_analysis::Judge as FlatJudge;
-use sluice_model::Direction;
+use sluice_model::{Direction, PodKey};
 use sluice_plan::{Cause, LegId, Outcome, Plan};
-use sluice_report::FlowQuestion;
 
-use crate::args::Eval;
-use crate::exit::Exit;
-use crate::input;
-use crate::judge::{self, Asked, Judge};
+use super::question::Question;
+use super::{Answers, MAX_LINE};
+use crate::judge::{self, Judge};
 use crate::resolve::{self, End, Placed};
 
-/// Longest line of the input, in bytes.
-const MAX_LINE: usize = 64 * 1024;
-/// Bytes that are read at once; a reader that is slower gets its answers sooner.
-const BLOCK: usize = 256 * 1024;
-/// Blocks that wait for each worker.
-const WAITING: usize = 4;
 /// Names and texts that a worker remembers before it starts afresh.
 const REMEMBERED: usize = 1 << 20;
 
-/// Whole lines of the input.
-struct Block {
-    text: Vec<u8>,
-    /// The number of its first line.
-    first_line: u64,
-    answer: SyncSender<Answers>,
-}
-
-/// The answers to a block; with an error they end before the line that has it.
-struct Answers {
-    text: Vec<u8>,
-    error: Option<anyhow::Error>,
-}
-
-/// Runs the command.
-pub(crate) fn run(command: &Eval) -> anyhow::Result<Exit> {
-    let input = input::read(&command.source)?;
-    let name = command.flows.display().to_string();
-    let reader: Box<dyn Read + Send> = if command.flows == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(&command.flows).with_context(|| format!("cannot read {name}"))?)
-    };
-    let plan = crate::ask::compile(&input.placed.world, None);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-    let (to_workers, blocks) = sync_channel::<Block>(workers * WAITING);
-    let (to_writer, order) = sync_channel::<Receiver<Answers>>(workers * WAITING * 2);
-    let blocks = Mutex::new(blocks);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                let mut worker = Worker::new(&input.placed, &plan, &command.source.namespace, &name);
-                loop {
-                    let next = blocks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(block) = next else { return };
-                    let answers = worker.answers(&block);
-                    // nobody waits for it any more once writing has ended
-                    let _ = block.answer.send(answers);
-                }
-            });
-        }
-        let file = &name;
-        let reading = scope.spawn(move || read_blocks(reader, file, &to_workers, &to_writer));
-        let written = write_answers(&order);
-        drop(order); // the reader ends at its next block
-        let read = reading.join().map_err(|_| anyhow::anyhow!("the reader of {name} has failed"))?;
-        match (written?, read) {
-            (Wrote::Everything, Err(error)) => Err(error),
-            (Wrote::Everything | Wrote::ReaderLeft, _) => Ok(input.exit(Exit::Yes)),
-        }
-    })
-}
-
-enum Wrote {
-    Everything,
-    /// Whoever read our output has closed it.
-    ReaderLeft,
-}
-
-/// Writes the answers in the order of the blocks.
-fn write_answers(order: &Receiver<Receiver<Answers>>) -> anyhow::Result<Wrote> {
-    let mut out = std::io::stdout().lock();
-    for answers in order {
-        let Ok(answers) = answers.recv() else { bail!("a worker has failed") };
-        if out.write_all(&answers.text).and_then(|()| out.flush()).is_err() {
-            return Ok(Wrote::ReaderLeft);
-        }
-        if let Some(error) = answers.error {
-            return Err(error);
-        }
-    }
-    Ok(Wrote::Everything)
-}
-
-/// Cuts the input into blocks of whole lines, as they come.
-fn read_blocks(
-    mut reader: Box<dyn Read + Send>,
-    name: &str,
-    workers: &SyncSender<Block>,
-    writer: &SyncSender<Receiver<Answers>>,
-) -> anyhow::Result<()> {
-    let (mut rest, mut line) = (Vec::new(), 1u64);
-    loop {
-        let mut text = std::mem::take(&mut rest);
-        let before = text.len();
-        text.resize(before + BLOCK, 0);
-        let count = reader.read(&mut text[before..]).with_context(|| format!("cannot read {name}"))?;
-        text.truncate(before + count);
-        if count > 0 {
-            let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-            rest = text.split_off(whole);
-            if rest.len() > MAX_LINE {
-                let line = line + lines(&text);
-                bail!("{name}:{line}: a line of more than {MAX_LINE} bytes");
-            }
-        }
-        if !text.is_empty() {
-            let (answer, answers) = sync_channel(1);
-            let (count, first_line) = (lines(&text), line);
-            if writer.send(answers).is_err() || workers.send(Block { text, first_line, answer }).is_err() {
-                return Ok(()); // writing has ended
-            }
-            line += count;
-        }
-        if count == 0 {
-            return Ok(());
-        }
-    }
-}
-
-fn lines(text: &[u8]) -> u64 {
-    text.iter().filter(|b| **b == b'\n').count() as u64
-}
-
 /// Answers questions, and remembers what it has looked up.
-struct Worker<'a> {
+pub(super) struct Worker<'a> {
     placed: &'a Placed,
     plan: &'a Plan,
     flat: FlatJudge<'a>,
@@ -163,13 +29,16 @@ struct Worker<'a> {
     file: &'a str,
     /// How many pods own each address, and the leg texts' first part: the pod's name.
     owners: HashMap<IpAddr, Owner>,
-    ends: HashMap<String, End>,
+    /// The addresses of Services.
+    services: HashSet<IpAddr>,
+    ends: Ends,
     /// What follows the pod's name in the text of a leg.
     legs: HashMap<(LegId, Direction, *const Outcome), Box<str>>,
 }
 
 /// The pod that owns an address.
 struct Owner {
+    pod: PodKey,
     /// As it stands inside a JSON string.
     name: Box<str>,
     ingress: LegId,
@@ -178,13 +47,13 @@ struct Owner {
 }
 
 impl<'a> Worker<'a> {
-    fn new(placed: &'a Placed, plan: &'a Plan, namespace: &'a str, file: &'a str) -> Self {
+    pub(super) fn new(placed: &'a Placed, plan: &'a Plan, namespace: &'a str, file: &'a str) -> Self {
         let mut owners: HashMap<IpAddr, Owner> = HashMap::new();
         for (key, endpoint) in &plan.endpoints {
             for (address, subject) in &endpoint.addresses {
                 let name = json_text(&key.to_string());
                 let (ingress, egress) = (subject.ingress, subject.egress);
-                let owner = Owner { name, ingress, egress, contested: false };
+                let owner = Owner { pod: key.clone(), name, ingress, egress, contested: false };
                 owners.entry(*address).and_modify(|other| other.contested = true).or_insert(owner);
             }
         }
@@ -196,20 +65,22 @@ impl<'a> Worker<'a> {
             namespace,
             file,
             owners,
-            ends: HashMap::new(),
+            services: placed.world.services.values().flat_map(|s| s.cluster_ips.iter().copied()).collect(),
+            ends: Ends::default(),
             legs: HashMap::new(),
         }
     }
 
-    fn answers(&mut self, block: &Block) -> Answers {
-        let mut text = Vec::with_capacity(block.text.len() * 4);
-        for (number, line) in block.text.split(|b| *b == b'\n').enumerate() {
+    /// Answers a text of whole lines, of which the first has this number.
+    pub(super) fn answers(&mut self, block: &[u8], first_line: u64) -> Answers {
+        let mut text = Vec::with_capacity(block.len() * 4);
+        for (number, line) in block.split(|b| *b == b'\n').enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() {
                 continue;
             }
             if let Err(error) = self.answer(line, &mut text) {
-                let place = format!("{}:{}", self.file, block.first_line + number as u64);
+                let place = format!("{}:{}", self.file, first_line + number as u64);
                 return Answers { text, error: Some(error.context(place)) };
             }
         }
@@ -220,31 +91,24 @@ impl<'a> Worker<'a> {
         if line.len() > MAX_LINE {
             bail!("a line of more than {MAX_LINE} bytes");
         }
-        let question: FlowQuestion = serde_json::from_slice(line)?;
+        let question: Question<'_> = serde_json::from_slice(line)?;
         if self.ends.len() > REMEMBERED || self.legs.len() > REMEMBERED {
-            (self.ends, self.legs) = (HashMap::new(), HashMap::new());
+            (self.ends, self.legs) = (Ends::default(), HashMap::new());
         }
-        for name in [&question.from, &question.to] {
-            if !self.ends.contains_key(name) {
-                let end = resolve::end(&self.placed.world, name, self.namespace)?;
-                self.ends.insert(name.clone(), end);
-            }
-        }
-        let asked = asked(&question)?;
-        let (from, to) = (&self.ends[&question.from], &self.ends[&question.to]);
-        let contested =
-            |end: &End| end.addresses.iter().any(|a| self.owners.get(a).is_some_and(|o| o.contested));
-        let by_law = self.placed.is_split() || !self.placed.world.host_endpoints.is_empty();
-        if by_law || to.service.is_some() || contested(from) || contested(to) {
-            let judged = self.judge.judge(from, to, &asked)?;
-            serde_json::to_writer(&mut *out, &judge::answer(question.id, &judged))?;
+        let (from, to) = (self.known(&question.from)?, self.known(&question.to)?);
+        let asked = question.asked()?;
+        let (from, to) = (self.ends.at(from), self.ends.at(to));
+        if from.by_law || to.by_law || to.end.service.is_some() {
+            let judged = self.judge.judge(&from.end, &to.end, &asked)?;
+            let id = question.id.map(Value::from);
+            serde_json::to_writer(&mut *out, &judge::answer(id, &judged))?;
             out.push(b'\n');
             return Ok(());
         }
         let mut shown = None;
-        'pairs: for source in &from.addresses {
+        'pairs: for source in &from.end.addresses {
             let family = Family::of(*source);
-            for destination in to.addresses.iter().filter(|d| Family::of(**d) == family) {
+            for destination in to.end.addresses.iter().filter(|d| Family::of(**d) == family) {
                 let transport =
                     resolve::transport(family, asked.protocol, asked.port, asked.source_port, asked.icmp)?;
                 let flow = Flow { source: *source, destination: *destination, transport };
@@ -264,7 +128,7 @@ impl<'a> Worker<'a> {
         out.push(b'{');
         if let Some(id) = &question.id {
             out.extend_from_slice(b"\"id\":");
-            write_value(id, out)?;
+            id.write(out)?;
             out.push(b',');
         }
         out.extend_from_slice(b"\"verdict\":");
@@ -280,6 +144,35 @@ impl<'a> Worker<'a> {
         }
         out.extend_from_slice(b"}\n");
         Ok(())
+    }
+
+    /// The end of a name, looked up once.
+    fn known(&mut self, name: &str) -> anyhow::Result<usize> {
+        if let Some(known) = self.ends.by_name.get(name) {
+            return Ok(*known);
+        }
+        let end = self.end(name)?;
+        let contested = |a: &IpAddr| self.owners.get(a).is_some_and(|owner| owner.contested);
+        let assumed = |key: &PodKey| self.placed.assumed.contains(key);
+        let by_law = !self.placed.world.host_endpoints.is_empty()
+            || end.addresses.iter().any(contested)
+            || (self.placed.is_split() && end.pods.iter().any(assumed));
+        Ok(self.ends.insert(name, KnownEnd { end, by_law }))
+    }
+
+    /// An address is found by the index; all other names by looking at the objects.
+    fn end(&self, name: &str) -> anyhow::Result<End> {
+        let address = sluice_addr::parse_ip(name).ok().filter(|a| !self.services.contains(a));
+        let owner = address.and_then(|address| self.owners.get(&address));
+        match address {
+            Some(address) if owner.is_none_or(|owner| !owner.contested) => Ok(End {
+                name: name.to_owned(),
+                addresses: vec![address],
+                pods: owner.map(|owner| owner.pod.clone()).into_iter().collect(),
+                service: None,
+            }),
+            _ => resolve::end(&self.placed.world, name, self.namespace),
+        }
     }
 
     /// Writes one leg's answer.
@@ -343,36 +236,11 @@ fn leg_text(plan: &Plan, leg: LegId, direction: Direction, outcome: &Outcome) ->
     format!("{}\"{rest}", json_text(&reason))
 }
 
-fn asked(question: &FlowQuestion) -> anyhow::Result<Asked> {
-    let protocol = match question.protocol.as_str() {
-        "TCP" => sluice_addr::Protocol::TCP,
-        "UDP" => sluice_addr::Protocol::UDP,
-        other => resolve::protocol(other)?,
-    };
-    if question.port.is_some() && !protocol.has_ports() {
-        bail!("{protocol} has no ports");
-    }
-    Ok(Asked {
-        protocol,
-        port: question.port,
-        source_port: question.source_port,
-        icmp: (question.type_, question.code),
-    })
-}
-
 fn verdict(verdict: sluice_plan::Verdict) -> &'static [u8] {
     match verdict {
         sluice_plan::Verdict::Allow => b"\"Allow\"",
         sluice_plan::Verdict::Deny => b"\"Deny\"",
     }
-}
-
-fn write_value(value: &Value, out: &mut Vec<u8>) -> anyhow::Result<()> {
-    match value {
-        Value::Number(number) => write!(out, "{number}")?,
-        other => serde_json::to_writer(out, other)?,
-    }
-    Ok(())
 }
 
 /// A text as it stands between the quotes of a JSON string.
@@ -381,11 +249,42 @@ fn json_text(text: &str) -> Box<str> {
     quoted[1..quoted.len() - 1].into()
 }
 
+/// Ends that have been looked up.
+#[derive(Default)]
+struct Ends {
+    by_name: HashMap<Box<str>, usize>,
+    ends: Vec<KnownEnd>,
+}
+
+struct KnownEnd {
+    end: End,
+    /// The plan alone does not answer for it.
+    by_law: bool,
+}
+
+impl Ends {
+    fn insert(&mut self, name: &str, end: KnownEnd) -> usize {
+        self.ends.push(end);
+        self.by_name.insert(name.into(), self.ends.len() - 1);
+        self.ends.len() - 1
+    }
+
+    fn at(&self, index: usize) -> &KnownEnd {
+        &self.ends[index]
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use sluice_report::Verdict;
 
     use super::*;
+    use crate::input;
+    use crate::judge::Asked;
 
     #[test]
     fn the_words_of_a_verdict_are_those_of_the_report() {
