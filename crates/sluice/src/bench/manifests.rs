@@ -202,6 +202,11 @@ fn namespace(space: usize, namespaces: usize) -> String {
         text,
         "apiVersion: v1\nkind: Namespace\nmetadata:\n  creationTimestamp: \"2026-11-01T10:00:00Z\"\n  labels:\n    kubernetes.io/metadata.name: {name}\n    team: team-{team}\n  name: {name}\n  uid: 1d3f7a52-0000-4000-8000-{space:012}\nspec:\n  finalizers:\n  - kubernetes\nstatus:\n  phase: Active\n"
     );
+    // the pods of a namespace share a node, so that its pod CIDR holds them
+    let _ = write!(
+        text,
+        "---\napiVersion: v1\nkind: Node\nmetadata:\n  name: node-{space:03}\nspec:\n  podCIDR: 10.42.{space}.0/24\n  podCIDRs:\n  - 10.42.{space}.0/24\nstatus:\n  addresses:\n  - address: 192.168.7.{space}\n    type: InternalIP\n"
+    );
     for workload in 0..WORKLOADS {
         for pod in 0..REPLICAS {
             write_pod(&mut text, &name, space, workload, pod);
@@ -212,7 +217,7 @@ fn namespace(space: usize, namespaces: usize) -> String {
 }
 
 fn write_pod(text: &mut String, name: &str, space: usize, workload: usize, pod: usize) {
-    let (ip, node) = (address(space, workload, pod), (space * 3 + pod) % 50);
+    let ip = address(space, workload, pod);
     let tier = ["front", "api", "worker", "data"][workload % 4];
     let _ = write!(
         text,
@@ -261,7 +266,7 @@ spec:
     - mountPath: /var/run/secrets/kubernetes.io/serviceaccount
       name: token
       readOnly: true
-  nodeName: node-{node:02}
+  nodeName: node-{space:03}
   restartPolicy: Always
   serviceAccountName: default
   volumes:
@@ -276,7 +281,7 @@ status:
   - lastTransitionTime: \"2026-11-20T08:15:34Z\"
     status: \"True\"
     type: Ready
-  hostIP: 192.168.7.{node}
+  hostIP: 192.168.7.{space}
   phase: Running
   podIP: {ip}
   podIPs:
@@ -338,7 +343,7 @@ fn write_policies(text: &mut String, name: &str, space: usize, namespaces: usize
         matchLabels:
           team: team-{}
     ports:
-    - port: metrics
+    - port: 9090
       protocol: TCP
 ",
                 number % 7
