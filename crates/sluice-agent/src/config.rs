@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sluice_addr::Cidr;
+use sluice_dataplane::LiveFlows;
 use sluice_network::netns::Namespaces;
 
 /// The settings of one agent.
@@ -25,4 +26,6 @@ pub struct AgentConfig {
     pub service_cidrs: Vec<Cidr>,
     /// Translate Service addresses too: in the lab, where no kube-proxy runs.
     pub service_proxy: bool,
+    /// What becomes of live flows that a change denies.
+    pub live_flows: LiveFlows,
 }

@@ -348,7 +348,8 @@ impl Core {
     fn sweep(&mut self) {
         // flows that the node itself sends are not policed, from whichever of its addresses
         let local = self.network.local_addresses();
-        match sluice_dataplane::revoke_beside(&mut self.conntrack, self.engine.plan(), &local) {
+        let live = self.config.live_flows;
+        match live.after_change(&mut self.conntrack, self.engine.plan(), &local) {
             Ok(revoked) if revoked.cut > 0 => {
                 tracing::info!(
                     judged = revoked.judged,

@@ -25,3 +25,4 @@ mod status;
 pub use attach::{AttachError, AttachReply, AttachRequest, AttachSocket, DetachRequest};
 pub use config::AgentConfig;
 pub use run::{AgentError, run};
+pub use sluice_dataplane::LiveFlows;

@@ -26,5 +26,5 @@ mod ruling;
 pub use backend::{Nft, Programmed, Quarantined, RuleCount, rule_counts};
 pub use compile::{Site, compile};
 pub use error::Error;
-pub use revoke::{Revoked, forget, revoke, revoke_beside};
+pub use revoke::{LiveFlows, Revoked, forget, revoke, revoke_beside};
 pub use ruling::{End, Ruling, RulingError, interface_of, rule_on};

@@ -23,6 +23,31 @@ pub struct Revoked {
     pub cut: usize,
 }
 
+/// What becomes of live flows that a change denies (semantics 1.10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LiveFlows {
+    /// They are cut.
+    #[default]
+    Cut,
+    /// They live until they end (`revokeEstablished: false`); only new ones are denied.
+    Keep,
+}
+
+impl LiveFlows {
+    /// Does what is to be done after each change; as [`revoke_beside`].
+    pub fn after_change(
+        self,
+        socket: &mut Socket,
+        plan: &Plan,
+        local: &HashSet<IpAddr>,
+    ) -> Result<Revoked, Error> {
+        match self {
+            LiveFlows::Cut => revoke_beside(socket, plan, local),
+            LiveFlows::Keep => Ok(Revoked::default()),
+        }
+    }
+}
+
 /// Judges the live flows of the plan's endpoints again and cuts those that it denies.
 ///
 /// `socket` is a netfilter socket of the node's namespace. The plan must be in the kernel already, or the next packet brings

@@ -16,7 +16,7 @@ use harness::capture::Network;
 use harness::objects::{Allow, block, node_scope, plan_of, pod, policy};
 use harness::{Netns, ip, node_addresses, sandboxed};
 use sluice_addr::{Flow, Protocol as IpProtocol, Transport};
-use sluice_dataplane::{forget, revoke, revoke_beside};
+use sluice_dataplane::{LiveFlows, Revoked, forget, revoke, revoke_beside};
 use sluice_model::{KubernetesPeer, Object, ObjectDelta, World};
 use sluice_netlink::conntrack::{self, Filter};
 
@@ -141,6 +141,32 @@ fn a_deny_cuts_what_it_denies_and_nothing_else() {
             assert_eq!(Tcp::open(bench.ns(0), bench.ns(1), server).speaks(), [true; 2]);
             assert_eq!(kept.speaks(), [true; 2]);
             assert_eq!(revoke(&mut bench.tracked, &plan).unwrap().cut, 0);
+        }
+    });
+}
+
+/// `revokeEstablished: false` (semantics 1.10): what is denied now is denied to new connections only.
+#[test]
+fn live_flows_that_are_kept_live_until_they_end() {
+    sandboxed("live_flows_that_are_kept_live_until_they_end", || {
+        for family in 0..2 {
+            let mut bench = Bench::new();
+            let server = bench.address(1, family);
+            let mut tcp = Tcp::open(bench.ns(0), bench.ns(1), server);
+            let mut udp = Udp::open(bench.ns(0), bench.ns(1), server);
+            let plan = bench.put(policy("closed", Some("pod-1"), Some(Vec::new()), None));
+            let local = HashSet::new();
+            let kept = LiveFlows::Keep.after_change(&mut bench.tracked, &plan, &local).unwrap();
+            assert_eq!(kept, Revoked::default());
+            assert_eq!((tcp.speaks(), udp.speaks()), ([true; 2], [true; 2]));
+            let listener = bench.ns(1).run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap());
+            let address = SocketAddr::new(server, listener.local_addr().unwrap().port());
+            let new = bench.ns(0).run(|| TcpStream::connect_timeout(&address, SILENCE));
+            assert_eq!(new.unwrap_err().kind(), ErrorKind::TimedOut, "a new connection is denied");
+
+            let cut = LiveFlows::default().after_change(&mut bench.tracked, &plan, &local).unwrap();
+            assert_eq!(cut.cut, 2, "cutting is the default");
+            assert_eq!(tcp.speaks(), [false; 2]);
         }
     });
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluice_agent::AgentConfig;
+use sluice_agent::{AgentConfig, LiveFlows};
 use sluice_network::netns::{DirectNamespaces, Namespaces};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ pub(crate) async fn run(command: Agent) -> anyhow::Result<Exit> {
         cluster_cidrs: command.cluster_cidrs,
         service_cidrs: command.service_cidrs,
         service_proxy: command.service_proxy,
+        live_flows: if command.revoke_established { LiveFlows::Cut } else { LiveFlows::Keep },
     };
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

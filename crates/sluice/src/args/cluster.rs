@@ -105,4 +105,36 @@ pub(crate) struct Agent {
     /// Translate Service addresses (no kube-proxy runs).
     #[arg(long)]
     pub(crate) service_proxy: bool,
+    /// Cut live connections that a change denies; `false` lets them live until they end.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "SLUICE_REVOKE_ESTABLISHED",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) revoke_established: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::args::{Command, Sluice};
+
+    /// Semantics 1.10.
+    #[test]
+    fn an_agent_cuts_live_connections_unless_told_otherwise() {
+        let revokes = |more: &[&str]| {
+            let words = ["sluice", "agent", "--node", "n1"].iter().chain(more);
+            match Sluice::try_parse_from(words).expect("these are its arguments").command {
+                Command::Agent(agent) => agent.revoke_established,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(revokes(&[]));
+        assert!(revokes(&["--revoke-established", "true"]));
+        assert!(!revokes(&["--revoke-established", "false"]));
+        assert!(Sluice::try_parse_from(["sluice", "agent", "--node", "n1", "--revoke-established"]).is_err());
+    }
 }
