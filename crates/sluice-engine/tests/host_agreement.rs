@@ -2,12 +2,14 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 use sluice_addr::Flow;
 use sluice_engine::{Engine, Scope};
-use sluice_model::{Circumstances, Decision, ObjectDelta, Stage, StageOutcome, StageTrace, World, decide_in};
+use sluice_model::{Circumstances, Decision, Object, Stage, StageOutcome, StageTrace, World, decide_in};
 use sluice_plan::{Cause, Judgement, Plan, Simulator, StageStep, Verdict};
 use sluice_testkit::{
-    Ingredients, Seeds, deltas_of, random_failsafes, random_flow, random_path, random_world_of,
+    Case, Ingredients, Seeds, are_possible, deltas_of, hold, random_failsafes, random_flow, random_path,
+    random_world_of, world_of,
 };
 
 const WORLDS: u64 = 1_200;
@@ -49,34 +51,10 @@ fn difference(law: &Decision, plan: &Judgement) -> Option<&'static str> {
     (!steps_agree).then_some("the stages differ")
 }
 
-/// The smallest world in which the two still disagree.
-fn shrunk(world: &World, flow: &Flow, circumstances: &Circumstances) -> World {
-    let world_of = |deltas: &[ObjectDelta]| {
-        let mut world = World::default();
-        deltas.iter().cloned().for_each(|delta| world.apply(delta));
-        world
-    };
-    let disagree = |world: &World| {
-        let plan = plan_of(world, circumstances.namespaces_are_complete);
-        let judgement = Simulator::new(&plan).judge_in(flow, circumstances);
-        difference(&decide_in(world, flow, circumstances), &judgement).is_some()
-    };
-    let mut deltas = deltas_of(world);
-    let mut index = 0;
-    while index < deltas.len() {
-        let mut fewer = deltas.clone();
-        fewer.remove(index);
-        match disagree(&world_of(&fewer)) {
-            true => deltas = fewer,
-            false => index += 1,
-        }
-    }
-    world_of(&deltas)
-}
-
 /// How many stages of each kind were compared, and how they ended.
 #[derive(Debug, Default)]
 struct Seen {
+    compared: usize,
     stages: [usize; 4],
     by_rule: usize,
     failsafes: usize,
@@ -87,7 +65,19 @@ struct Seen {
 }
 
 impl Seen {
+    fn add(&mut self, other: &Seen) {
+        self.compared += other.compared;
+        self.stages.iter_mut().zip(other.stages).for_each(|(all, here)| *all += here);
+        self.by_rule += other.by_rule;
+        self.failsafes += other.failsafes;
+        self.by_tier += other.by_tier;
+        self.by_profile += other.by_profile;
+        self.passed += other.passed;
+        self.own_sides += other.own_sides;
+    }
+
     fn note(&mut self, law: &Decision) {
+        self.compared += 1;
         for trace in &law.stages {
             self.stages[match trace.stage {
                 Stage::Untracked => 0,
@@ -106,24 +96,54 @@ impl Seen {
     }
 }
 
+/// Objects, and connections with their paths.
+#[derive(Serialize, Deserialize)]
+struct Paths {
+    objects: Vec<Object>,
+    namespaces_are_complete: bool,
+    asked: Vec<(Flow, Circumstances)>,
+}
+
+impl Case for Paths {
+    fn is_possible(&self) -> bool {
+        let complete = self.namespaces_are_complete;
+        are_possible(&self.objects)
+            && self.asked.iter().all(|(_, asked)| asked.namespaces_are_complete == complete)
+    }
+}
+
+fn agree(case: &Paths) -> Seen {
+    let mut seen = Seen::default();
+    let world = world_of(&case.objects);
+    let plan = plan_of(&world, case.namespaces_are_complete);
+    assert_eq!(plan.check(), Ok(()), "{plan}");
+    let with_exceptions = |host: &sluice_plan::HostEndpoint| {
+        let stages = host.ingress.all().chain(host.egress.all());
+        stages.filter(|(_, legs)| !legs.exceptions.is_empty()).count()
+    };
+    seen.own_sides += plan.host_endpoints.values().map(with_exceptions).sum::<usize>();
+    let simulator = Simulator::new(&plan);
+    for (flow, circumstances) in &case.asked {
+        let law = decide_in(&world, flow, circumstances);
+        let judgement = simulator.judge_in(flow, circumstances);
+        if let Some(difference) = difference(&law, &judgement) {
+            let path = &circumstances.path;
+            panic!("{flow} by {path:#?}: {difference}\nlaw: {law}\nplan: {judgement:#?}\n{plan}");
+        }
+        seen.note(&law);
+    }
+    seen
+}
+
 #[test]
 fn plan_and_law_agree_along_paths() {
     let mut seen = Seen::default();
-    let mut compared = 0;
     let seeds = Seeds::of_run(WORLDS);
     for seed in &seeds {
         let mut rng = StdRng::seed_from_u64(seed);
         let world = random_world_of(&mut rng, &Ingredients::ALL);
         let namespaces_are_complete = rng.random_bool(0.3);
-        let plan = plan_of(&world, namespaces_are_complete);
-        assert_eq!(plan.check(), Ok(()), "{}\n{plan}", Seeds::replay(seed));
-        let with_exceptions = |host: &sluice_plan::HostEndpoint| {
-            let stages = host.ingress.all().chain(host.egress.all());
-            stages.filter(|(_, legs)| !legs.exceptions.is_empty()).count()
-        };
-        seen.own_sides += plan.host_endpoints.values().map(with_exceptions).sum::<usize>();
-        let simulator = Simulator::new(&plan);
-        for _ in 0..FLOWS {
+        let asked = (0..FLOWS).map(|_| {
             let flow = random_flow(&mut rng, &world);
             let circumstances = Circumstances {
                 namespaces_are_complete,
@@ -131,28 +151,17 @@ fn plan_and_law_agree_along_paths() {
                 path: Some(random_path(&mut rng, &world, &flow)),
                 ..Circumstances::default()
             };
-            let law = decide_in(&world, &flow, &circumstances);
-            let judgement = simulator.judge_in(&flow, &circumstances);
-            if let Some(difference) = difference(&law, &judgement) {
-                let world = shrunk(&world, &flow, &circumstances);
-                let plan = plan_of(&world, namespaces_are_complete);
-                panic!(
-                    "{}, {flow} by {:#?}: {difference}\nlaw: {}\nplan: {:#?}\n{world:#?}\n{plan}",
-                    Seeds::replay(seed),
-                    circumstances.path,
-                    decide_in(&world, &flow, &circumstances),
-                    Simulator::new(&plan).judge_in(&flow, &circumstances),
-                );
-            }
-            compared += 1;
-            seen.note(&law);
-        }
+            (flow, circumstances)
+        });
+        let asked = asked.collect();
+        let case = Paths { objects: world.objects(), namespaces_are_complete, asked };
+        seen.add(&hold("paths", seed, &case, agree));
     }
-    seeds.report(compared);
+    seeds.report(seen.compared);
     println!("{seen:?}");
     // A test that never meets a kind of answer says nothing about it.
     if seeds.are_many() {
-        let Seen { stages, by_rule, failsafes, by_tier, by_profile, passed, own_sides } = seen;
+        let Seen { compared, stages, by_rule, failsafes, by_tier, by_profile, passed, own_sides } = seen;
         let met = [by_rule, failsafes, by_tier, by_profile, passed, own_sides];
         assert!(stages.into_iter().chain(met).all(|met| met > compared / 1_000), "too few of a kind");
     }
