@@ -64,8 +64,7 @@ impl<'c> Network<'c> {
 
     /// Sends a packet from a namespace.
     pub fn send(&self, from: &Netns, to: IpAddr, bytes: &[u8]) {
-        let same = |ns: &Netns| std::ptr::eq(&*ns.0, &*from.0);
-        let (_, fds) = self.mouths.iter().find(|(ns, _)| same(ns)).expect("a namespace of the cluster");
+        let (_, fds) = self.mouths.iter().find(|(ns, _)| ns.is(from)).expect("a namespace of the cluster");
         let fd = &fds[usize::from(to.is_ipv6())];
         rustix::net::sendto(fd, bytes, SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
     }

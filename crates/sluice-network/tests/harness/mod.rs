@@ -1,5 +1,4 @@
-//! Network namespaces for tests, made by the test itself: as root, or rootless by running the test binary again
-//! inside a user namespace. A namespace lives as long as a descriptor or socket of it.
+//! Network namespaces for tests, with servers, probes and an `ip` program inside.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -9,104 +8,33 @@
 )]
 #![allow(unsafe_code)]
 
-use std::fs::File;
+#[path = "../../../sluice-testkit/namespaces/netns.rs"]
+pub mod netns;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, Protocol, RawProtocol, SocketType};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+pub use netns::Netns;
 
 /// How long a probe that should be answered may take, and how long one that should not is waited for.
 pub const ANSWER: Duration = Duration::from_secs(3);
 /// A probe that must not be answered.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
-/// A network namespace.
-#[derive(Clone)]
-pub struct Netns(Arc<OwnedFd>);
-
-/// Runs `test` where it may make namespaces; says `ignored (reason)` where nobody may.
+/// As [`netns::sandboxed`], where there is an `ip` program to build the test's network with.
 pub fn sandboxed(name: &str, test: impl FnOnce() + Send) {
-    const INSIDE: &str = "SLUICE_NETWORK_TEST_INSIDE";
-    if Command::new("ip").arg("-V").output().is_err() {
-        println!("{name}: ignored (no ip program to build the test's network with)");
-        return;
-    }
-    if rustix::process::geteuid().is_root() || std::env::var_os(INSIDE).is_some() {
-        match Netns::try_new() {
-            Ok(_) => test(),
-            Err(error) => println!("{name}: ignored (cannot make a network namespace: {error})"),
-        }
-        return;
-    }
-    let exe = std::env::current_exe().expect("the test binary has a path");
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--"])
-        .arg(exe)
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output();
-    match output {
-        Err(error) => println!("{name}: ignored (no unshare program: {error})"),
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            if text.contains("unshare failed") || text.contains("unshare: ") {
-                println!("{name}: ignored (user namespaces are switched off: {})", text.trim());
-            } else {
-                print!("{}{text}", String::from_utf8_lossy(&output.stdout));
-                assert!(output.status.success(), "{name} failed in its user namespace");
-            }
-        }
+    match Command::new("ip").arg("-V").output() {
+        Ok(_) => netns::sandboxed(name, test),
+        Err(_) => println!("{name}: ignored (no ip program to build the test's network with)"),
     }
 }
 
 impl Netns {
-    pub fn new() -> Self {
-        Self::try_new().expect("sandboxed() has tried it")
-    }
-
-    fn try_new() -> io::Result<Self> {
-        thread::spawn(|| {
-            // SAFETY: a new network namespace for this thread only; no descriptor table or memory is unshared.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNET)? };
-            Ok(Self(Arc::new(File::open("/proc/thread-self/ns/net")?.into())))
-        })
-        .join()
-        .expect("the thread does not panic")
-    }
-
-    /// A namespace that somebody else made.
-    pub fn adopt(fd: OwnedFd) -> Self {
-        Self(Arc::new(fd))
-    }
-
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// A descriptor of its own for the namespace.
-    pub fn owned(&self) -> OwnedFd {
-        self.0.try_clone().expect("a descriptor can be copied")
-    }
-
-    /// Runs `work` in a thread that is inside.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    move_into_link_name_space(self.fd(), Some(LinkNameSpaceType::Network)).expect("setns");
-                    work()
-                })
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
     /// Answers every TCP connection with the client's address as the server sees it.
     pub fn serve_tcp(&self, port: u16) {
         let listener = self.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("bind"));
@@ -149,7 +77,7 @@ impl Netns {
 
     /// A path for `ip link set … netns`.
     pub fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&*self.0))
+        format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&self.fd()))
     }
 
     /// Connects and returns this client's address as the server sees it.
