@@ -10,7 +10,7 @@
 
 pub mod bench;
 pub mod capture;
-#[path = "../../../sluice-testkit/namespaces/netns.rs"]
+#[path = "../../../sluice-testkit/tests/namespaces/netns.rs"]
 pub mod netns;
 pub mod objects;
 pub mod packet;

@@ -8,7 +8,7 @@
 )]
 #![allow(unsafe_code)]
 
-#[path = "../../../sluice-testkit/namespaces/netns.rs"]
+#[path = "../../../sluice-testkit/tests/namespaces/netns.rs"]
 pub mod netns;
 
 use std::io::{self, ErrorKind, Read, Write};
