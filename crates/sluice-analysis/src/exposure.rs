@@ -12,6 +12,7 @@ use sluice_report::{Claim, ClaimEnd, Expect, Exposure, ExposureRow};
 use sluice_selector::{LabelSelector, Labels};
 
 use crate::future::{PodKind, kinds_of, with_pods};
+use crate::hosts::Site;
 use crate::matrix::{contested, range_texts};
 use crate::snapshot::{Place, Snapshot};
 use crate::transport::TransportSet;
@@ -54,8 +55,11 @@ pub fn exposure(snapshot: &Snapshot, workload: &str, pods: &[PodKey]) -> Exposur
             let rows = Rows { beside: &beside, own: &own, family, direction };
             exposure.rows.extend(rows.of_pods(&places, &names, &kinds));
             exposure.rows.extend(rows.of_outside());
+            exposure.missing.extend(rows.doubts());
         }
     }
+    exposure.missing.sort();
+    exposure.missing.dedup();
     exposure
 }
 
@@ -130,6 +134,21 @@ impl Rows<'_> {
                 Direction::Egress => self.beside.admitted(own, peer),
             })
         })
+    }
+
+    /// What host endpoints could take away: peers may run on any node.
+    fn doubts(&self) -> Vec<String> {
+        let own: BTreeSet<Site> = self.own.iter().flat_map(|place| self.beside.sites(place)).collect();
+        let peers = [("pods", Site::Pod(None)), ("outside", Site::Outside)];
+        let doubt = |(name, peer): (&str, Site)| {
+            let peer = BTreeSet::from([peer]);
+            let (from, to, word) = match self.direction {
+                Direction::Ingress => (&peer, &own, "from"),
+                Direction::Egress => (&own, &peer, "to"),
+            };
+            Some(format!("{word} {name}: {}", self.beside.spots().doubt(from, to)?))
+        };
+        peers.into_iter().filter_map(doubt).collect()
     }
 
     fn row(&self, peers: Vec<String>, set: &TransportSet) -> ExposureRow {

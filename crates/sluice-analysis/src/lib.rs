@@ -22,6 +22,7 @@ mod explain;
 mod exposure;
 mod fast;
 mod future;
+mod hosts;
 mod judge;
 mod lint;
 mod matrix;

@@ -27,7 +27,7 @@ pub fn reachability(
 }
 
 /// The rows between given ends. Pairs of which neither end is a pod are left out: no policy of pods judges them. Packets that
-/// have a rule of their own (semantics 1.7) are shown as policies have it.
+/// have a rule of their own (semantics 1.7) are shown as policies have it. What host endpoints could deny of it is undecided.
 pub fn rows_between(
     snapshot: &Snapshot,
     family: Family,
@@ -40,12 +40,13 @@ pub fn rows_between(
             if from.address == to.address || (from.pod.is_none() && to.pod.is_none()) {
                 continue;
             }
+            let allowed = snapshot.admitted(from, to).describe();
             rows.push(ReachRow {
                 from: from.name.clone(),
                 to: to.name.clone(),
                 family: family.to_string(),
-                allowed: snapshot.admitted(from, to).describe(),
-                undecided: Vec::new(),
+                undecided: snapshot.doubt(&allowed, from, to).into_iter().collect(),
+                allowed,
             });
         }
     }

@@ -10,6 +10,7 @@ use sluice_model::{Direction, ObjectDelta, PodKey, World};
 use sluice_plan::{ClassId, Plan, Subject};
 
 use crate::explain::Lookup;
+use crate::hosts::Spots;
 use crate::passage::Memo;
 use crate::portability::Reading;
 
@@ -22,6 +23,7 @@ pub struct Snapshot {
     reading: Reading,
     pub(crate) memo: Memo,
     lookup: OnceLock<Box<Lookup>>,
+    pub(crate) spots: OnceLock<Box<Spots>>,
     /// Well-known addresses and ports, so that witnesses are packets that somebody answers.
     landmarks: Vec<IpAddr>,
     ports: Vec<(Protocol, u16)>,
@@ -83,6 +85,7 @@ impl Snapshot {
             reading: Reading::LAW,
             memo: Memo::default(),
             lookup: OnceLock::new(),
+            spots: OnceLock::new(),
             landmarks: Vec::new(),
             ports: ports.to_vec(),
             others: Default::default(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sluice_addr::{BitSet, Family, PortRange, PortSet, Protocol, Transport};
-use sluice_plan::{PortFunction, TransportMatch, Verdict};
+use sluice_plan::{Outcome, PortFunction, TransportMatch, Verdict};
 use sluice_report::AllowedPorts;
 
 /// A set of transports of one family: for protocols with ports a set of (source, destination) pairs, for the family's ICMP
@@ -76,16 +76,25 @@ impl TransportSet {
 
     /// What a port function allows.
     pub fn allowed_by(family: Family, function: &PortFunction) -> Self {
+        Self::decided_by(family, function, |outcome| outcome.verdict == Verdict::Allow)
+    }
+
+    /// What a port function gives an outcome that is `wanted`.
+    pub(crate) fn decided_by(
+        family: Family,
+        function: &PortFunction,
+        wanted: impl Fn(&Outcome) -> bool,
+    ) -> Self {
         let mut rest = Self::all(family);
-        let mut allowed = Self::none(family);
+        let mut decided = Self::none(family);
         for row in &function.rows {
             let hit = rest.intersect_match(&row.transport);
             rest = rest.subtract(&hit);
-            if row.outcome.verdict == Verdict::Allow {
-                allowed = allowed.union(&hit);
+            if wanted(&row.outcome) {
+                decided = decided.union(&hit);
             }
         }
-        if function.otherwise.verdict == Verdict::Allow { allowed.union(&rest) } else { allowed }
+        if wanted(&function.otherwise) { decided.union(&rest) } else { decided }
     }
 
     fn intersect_match(&self, transport: &TransportMatch) -> Self {

@@ -1,6 +1,6 @@
 //! Reachability between workloads, nodes and outside ranges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use sluice_addr::{AddrSet, Family};
 use sluice_model::PodKey;
 use sluice_report::{ReachRow, Reachability};
 
+use crate::hosts::Site;
 use crate::matrix::{GroupId, Matrix, Members, range_texts};
 use crate::snapshot::{Place, Snapshot};
 
@@ -17,6 +18,12 @@ struct Part {
     group: GroupId,
     /// One of its addresses, and a second for the pair of a part with itself.
     places: Vec<Place>,
+}
+
+impl Part {
+    fn sites(&self, snapshot: &Snapshot) -> BTreeSet<Site> {
+        self.places.iter().flat_map(|place| snapshot.sites(place)).collect()
+    }
 }
 
 /// Who can reach whom on what, with pods collapsed into their workloads. Where pods of a workload differ it stands there in
@@ -37,14 +44,20 @@ pub fn reachability_of_workloads(
         let (sources, targets) = (accepted(&from), accepted(&to));
         for source in sources {
             for target in &targets {
-                rows.extend(row(&matrix, family, source, target));
+                rows.extend(row(snapshot, &matrix, family, source, target));
             }
         }
     }
     Reachability::new(rows)
 }
 
-fn row(matrix: &Matrix<'_>, family: Family, source: &Part, target: &Part) -> Option<ReachRow> {
+fn row(
+    snapshot: &Snapshot,
+    matrix: &Matrix<'_>,
+    family: Family,
+    source: &Part,
+    target: &Part,
+) -> Option<ReachRow> {
     let is_pod = |part: &Part| part.places[0].pod.is_some();
     if !is_pod(source) && !is_pod(target) {
         return None; // no policy of pods judges them
@@ -54,13 +67,17 @@ fn row(matrix: &Matrix<'_>, family: Family, source: &Part, target: &Part) -> Opt
         Some((from.address, target.places.iter().find(other)?.address))
     });
     let (from, to) = pair?;
-    let allowed = matrix.allowed_between(from, to)?;
+    let allowed = matrix.allowed_between(from, to)?.describe();
+    let doubt = match allowed.is_empty() || snapshot.spots().is_empty() {
+        true => None,
+        false => snapshot.spots().doubt(&source.sites(snapshot), &target.sites(snapshot)),
+    };
     Some(ReachRow {
         from: source.name.clone(),
         to: target.name.clone(),
         family: family.to_string(),
-        allowed: allowed.describe(),
-        undecided: Vec::new(),
+        allowed,
+        undecided: doubt.into_iter().collect(),
     })
 }
 

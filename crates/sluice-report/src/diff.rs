@@ -105,6 +105,9 @@ pub struct ConnectionChange {
     pub lost: Vec<AllowedPorts>,
     /// Pairs of ends. Outside ranges that are told apart count as one end each.
     pub pairs: u64,
+    /// What is not known of them: host endpoints that may deny what policies of pods allow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undecided: Vec<String>,
     /// A packet that is now allowed and was not, or the reverse.
     pub witness: Witness,
 }
@@ -222,7 +225,11 @@ impl ConnectivityDiff {
                 }
             };
             let ConnectionChange { change: kind, from, to, .. } = change;
-            line(format!("{kind:16} {from} -> {to}  {what}  ({families})"));
+            let mut text = format!("{kind:16} {from} -> {to}  {what}  ({families})");
+            for missing in &change.undecided {
+                text.push_str(&format!("\n{:16} {missing}", ""));
+            }
+            line(text);
         }
         if self.truncated {
             line("more connections changed than are listed".into());

@@ -11,6 +11,7 @@
 
 mod classes;
 mod ends;
+mod hosts;
 mod legs;
 mod roster;
 mod rows;
@@ -104,6 +105,7 @@ fn compare(
     let mut comparison = Comparison::new(old, new, delta);
     let moved = ends::moved(old, new, step);
     let classes = classes::JointClasses::new(old, new, delta, &moved);
+    result.undecided.extend(hosts::changed(old, new, &classes));
     let differing = comparison.differing(&classes, &moved, delta);
     if differing.is_empty() {
         return result;

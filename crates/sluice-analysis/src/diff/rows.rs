@@ -16,6 +16,7 @@ use super::ends::{Ends, Group, Members, Side, Sides};
 use super::legs::{Comparison, Differing};
 use super::roster::Member;
 use super::{PAIRS, WorkloadOf};
+use crate::hosts::{Site, Spots};
 use crate::matrix::{SetId, free_address, range_texts};
 use crate::passage::{encapsulation, not_judged};
 use crate::transport::TransportSet;
@@ -61,6 +62,7 @@ pub(super) fn connections<'p>(
 ) {
     let (changed, truncated) = changed_pairs(comparison, ends, differing);
     result.truncated = truncated;
+    let spots = [Spots::new(comparison.old), Spots::new(comparison.new)];
     let mut rows = Vec::new();
     for ((family, was, now), of_sources) in changed {
         // sources with the same destinations are one row
@@ -76,7 +78,8 @@ pub(super) fn connections<'p>(
             let (before, after) = (comparison.sets.get(was), comparison.sets.get(now));
             let (from, to) = (pick(&ends.sources, &from), pick(&ends.targets, &to));
             let block = Block { family, before, after, from, to };
-            rows.extend(block.row(comparison.new, workload_of));
+            let row = block.row(comparison.new, workload_of);
+            rows.extend(row.map(|row| ConnectionChange { undecided: block.doubts(&spots), ..row }));
         }
     }
     rows.sort_by_cached_key(|row: &ConnectionChange| {
@@ -166,8 +169,16 @@ impl Block<'_, '_> {
             gained: gained.describe(),
             lost: lost.describe(),
             pairs: pairs(&self.from, &self.to),
+            undecided: Vec::new(),
             witness,
         })
+    }
+
+    /// What host endpoints, as they were and as they are, could take away from what is allowed.
+    fn doubts(&self, spots: &[Spots]) -> Vec<String> {
+        let spots = spots.iter().filter(|spots| !spots.is_empty());
+        let doubts = spots.filter_map(|spots| spots.doubt(&sites(&self.from), &sites(&self.to)));
+        doubts.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn witness(&self, plan: &Plan, set: &TransportSet, allowed: bool) -> Option<Witness> {
@@ -193,6 +204,17 @@ impl Block<'_, '_> {
         }
         None
     }
+}
+
+fn sites(groups: &[&Group<'_>]) -> BTreeSet<Site> {
+    let of = |group: &&Group<'_>| -> BTreeSet<Site> {
+        match &group.members {
+            Members::Pods(pods) => pods.iter().map(|pod| Site::Pod(pod.node.clone())).collect(),
+            Members::Node(name, _) => BTreeSet::from([Site::Node((*name).clone())]),
+            Members::Outside(_) => BTreeSet::from([Site::Outside]),
+        }
+    };
+    groups.iter().flat_map(of).collect()
 }
 
 /// One end of a group by name.
