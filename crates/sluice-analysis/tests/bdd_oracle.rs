@@ -76,7 +76,8 @@ impl Space {
             let part = match &*row.protocol {
                 "other" => self.set.mk_true().and_not(&named),
                 name => {
-                    let protocol: Protocol = name.parse().unwrap();
+                    // no manifest can write 0, but packets can have it
+                    let protocol = if name == "0" { Protocol(0) } else { name.parse().unwrap() };
                     let mut part = self.protocol(protocol);
                     for (field, ranges) in [(DESTINATION, &row.ports), (SOURCE, &row.source_ports)] {
                         if !ranges.is_empty() {
@@ -101,7 +102,8 @@ impl Space {
             let (low, high) = text.split_once('-').unwrap_or((text, text));
             (low.parse().unwrap(), high.parse().unwrap())
         };
-        let (types, codes) = word.split_once('/').map_or((span(word), (0, 255)), |(t, c)| (span(t), span(c)));
+        let parts = word.split_once('/');
+        let (types, codes) = parts.map_or_else(|| (span(word), (0, 255)), |(t, c)| (span(t), span(c)));
         let each =
             (types.0..=types.1).map(|t| self.between(DESTINATION, t * 256 + codes.0, t * 256 + codes.1));
         each.fold(self.set.mk_false(), |all, one| all.or(&one))
