@@ -8,7 +8,7 @@ use std::rc::Rc;
 use sluice_addr::{Family, Flow};
 use sluice_model::ObjectDelta;
 use sluice_plan::{ClassId, Subject};
-use sluice_report::{Claim, ClaimEnd, ClaimResult, ClaimState, Expect, Verdict};
+use sluice_report::{Claim, ClaimEnd, ClaimResult, ClaimState, Expect};
 
 use crate::claim::{Ports, asked_families, listed, ports_at};
 use crate::ends::{destinations, is_member, sources};
@@ -40,7 +40,7 @@ fn with_host_endpoints(snapshot: &Snapshot, claim: &Claim, result: ClaimResult) 
         return result;
     }
     let shown = result.witness.as_ref().filter(|witness| witness.allowed);
-    let is_shown = shown.is_some_and(|witness| snapshot.can(&witness.flow) == Verdict::Allow);
+    let is_shown = shown.is_some_and(|witness| snapshot.can(&witness.flow) == sluice_report::Answer::Allow);
     let stands = match (result.state, claim.expect) {
         (ClaimState::Undecided | ClaimState::Vacuous, _) | (ClaimState::Fails, Expect::Allow) => true,
         (ClaimState::Holds, Expect::Deny) => true,

@@ -21,6 +21,8 @@ pub struct Snapshot {
     /// Who owns an address: one pod, or several that contest it (semantics 1.9).
     owners: BTreeMap<IpAddr, Vec<Owner>>,
     reading: Reading,
+    /// A namespace that is not among the objects does not exist (semantics 3.7).
+    namespaces_are_complete: bool,
     pub(crate) memo: Memo,
     lookup: OnceLock<Box<Lookup>>,
     pub(crate) spots: OnceLock<Box<Spots>>,
@@ -51,21 +53,28 @@ pub struct Place {
 }
 
 impl Snapshot {
-    /// Compiles the objects.
+    /// Compiles the objects of files: a namespace that is not among them may exist all the same.
     pub fn new(world: World) -> Self {
-        Self::read_as(world, Reading::LAW)
+        Self::read_as(world, Reading::LAW, false)
+    }
+
+    /// Compiles all objects of a live cluster: a namespace that is not among them does not exist, so that its pods have no
+    /// profile that allows (semantics 3.7).
+    pub fn of_cluster(world: World) -> Self {
+        Self::read_as(world, Reading::LAW, true)
     }
 
     /// Compiles the objects as an enforcer with this reading does.
-    pub(crate) fn read_as(world: World, reading: Reading) -> Self {
+    fn read_as(world: World, reading: Reading, namespaces_are_complete: bool) -> Self {
         let read = reading.applied(&world);
-        let mut engine = Engine::new(Scope::Cluster);
+        let engine = Engine::new(Scope::Cluster);
+        let mut engine = if namespaces_are_complete { engine.with_complete_namespaces() } else { engine };
         for object in read.as_ref().unwrap_or(&world).objects() {
             engine.apply(ObjectDelta::Upsert(object));
         }
         engine.flush();
         let plan = engine.plan().clone();
-        Snapshot { reading, ..Self::from_parts(world, plan) }
+        Snapshot { reading, namespaces_are_complete, ..Self::from_parts(world, plan) }
     }
 
     /// A snapshot of objects that are compiled already; `plan` has every pod as an endpoint.
@@ -83,6 +92,7 @@ impl Snapshot {
             plan,
             owners,
             reading: Reading::LAW,
+            namespaces_are_complete: false,
             memo: Memo::default(),
             lookup: OnceLock::new(),
             spots: OnceLock::new(),
@@ -101,13 +111,15 @@ impl Snapshot {
 
     /// Other objects under the same reading and with the same preferences.
     pub(crate) fn with_world(&self, world: World) -> Self {
-        Self::read_as(world, self.reading).with_landmarks(self.landmarks.clone(), self.ports.clone())
+        let other = Self::read_as(world, self.reading, self.namespaces_are_complete);
+        other.with_landmarks(self.landmarks.clone(), self.ports.clone())
     }
 
     /// The same objects under the readings of other enforcers, in the order of [`Reading::OTHERS`]. Compiled once.
     pub(crate) fn under_other(&self, index: usize) -> &Snapshot {
         self.others[index].get_or_init(|| {
-            let other = Self::read_as(self.world.clone(), Reading::OTHERS[index].0);
+            let other =
+                Self::read_as(self.world.clone(), Reading::OTHERS[index].0, self.namespaces_are_complete);
             Box::new(other.with_landmarks(self.landmarks.clone(), self.ports.clone()))
         })
     }
@@ -115,6 +127,11 @@ impl Snapshot {
     /// The objects.
     pub fn world(&self) -> &World {
         &self.world
+    }
+
+    /// Are all namespaces among the objects, so that others do not exist?
+    pub(crate) fn namespaces_are_complete(&self) -> bool {
+        self.namespaces_are_complete
     }
 
     /// The plan.

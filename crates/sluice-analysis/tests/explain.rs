@@ -7,10 +7,10 @@ mod common;
 use common::{POLICY_A, POLICY_B, add, ip, world};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use sluice_addr::Flow;
+use sluice_addr::{Flow, Protocol, Transport};
 use sluice_analysis::{Snapshot, explain};
 use sluice_model::{Circumstances, decide_in};
-use sluice_report::{Explanation, Verdict};
+use sluice_report::{Answer, Explanation};
 use sluice_testkit::{Seeds, Situation, hold, random_flow, random_world, replay};
 
 const WORLDS: u64 = 200;
@@ -27,7 +27,7 @@ fn explained(case: &Situation) -> (usize, usize) {
         assert_eq!(snapshot.decide(flow, &circumstances), full, "{flow}");
         let can = snapshot.can(flow);
         if number % 4 != 0 {
-            assert_eq!(can == Verdict::Allow, full.is_allowed(), "{flow}");
+            assert_eq!(can == Answer::Allow, full.is_allowed(), "{flow}");
         }
         let explanation = explain(&snapshot, flow, &circumstances);
         let text = serde_json::to_string(&explanation).unwrap();
@@ -115,4 +115,20 @@ items:
     check(&text(&[POLICY_A, POLICY_B], objects, "10.42.0.3", "10.43.0.9", 80), "explain-service");
     check(&text(&[POLICY_A], objects, "203.0.113.10", "172.30.0.11", 30080), "explain-node-port");
     check(&text(&[POLICY_A], objects, "10.42.0.3", "10.43.0.9", 81), "explain-no-port");
+}
+
+#[test]
+fn a_pod_of_a_namespace_that_a_cluster_does_not_have_is_closed() {
+    let mut world = world(&[]);
+    let (from, to) = (ip("203.0.113.10"), world.pods.values().next().unwrap().addresses[0]);
+    let namespace = world.pods.values().next().unwrap().key.namespace.clone();
+    world.namespaces.remove(&namespace);
+    let flow = Flow { source: from, destination: to, transport: Transport::Other(Protocol(47)) };
+    let circumstances = Circumstances::default();
+    for (snapshot, expected) in
+        [(Snapshot::new(world.clone()), Answer::Allow), (Snapshot::of_cluster(world.clone()), Answer::Deny)]
+    {
+        assert_eq!(snapshot.can(&flow), expected);
+        assert_eq!(explain(&snapshot, &flow, &circumstances).verdict, expected);
+    }
 }

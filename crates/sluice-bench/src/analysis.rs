@@ -12,7 +12,7 @@ use sluice_addr::Family;
 use sluice_analysis::{Differ, Judge, LintOptions, Matrix, Snapshot, explain, lint};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Action, Circumstances, Object, ObjectDelta, PodKey, Policy, Rule, RuleBody, World};
-use sluice_report::Verdict;
+use sluice_report::Answer;
 
 use crate::agreement::Drawer;
 use crate::measure::quantile;
@@ -270,7 +270,7 @@ fn questions(
             let (plan, law) = (can.to_string(), why.text());
             return Err(BenchError::Disagreement { flow: flow.to_string(), plan, law });
         }
-        allowed += u32::from(can == Verdict::Allow);
+        allowed += u32::from(can == Answer::Allow);
     }
     let found = format!("{allowed} of {QUESTIONS} allowed");
     report.add("can", "ms", cans, Some(1.0), found);

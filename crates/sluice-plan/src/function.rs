@@ -5,25 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sluice_addr::{PortSet, Protocol, Transport};
-use sluice_model::RuleRef;
-
-/// Allowed or denied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Verdict {
-    /// The connection passes.
-    Allow,
-    /// It is dropped, silently.
-    Deny,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Verdict::Allow => "allow",
-            Verdict::Deny => "deny",
-        })
-    }
-}
+use sluice_model::{RuleRef, Verdict};
 
 /// Why a verdict was given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

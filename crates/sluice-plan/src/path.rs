@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use sluice_addr::{Family, Flow, Protocol, Transport};
-use sluice_model::{Circumstances, Direction, Hop, Stage};
+use sluice_model::{Circumstances, Direction, Hop, Stage, Verdict};
 
-use crate::function::{Cause, Outcome, Verdict};
+use crate::function::{Cause, Outcome};
 use crate::host::HostEndpoint;
 use crate::simulator::Simulator;
 

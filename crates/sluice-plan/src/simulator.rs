@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::{Family, Flow, Protocol, Transport};
-use sluice_model::{Circumstances, EndpointToHost, PodKey};
+use sluice_model::{Circumstances, EndpointToHost, PodKey, Verdict};
 
-use crate::function::{Outcome, Verdict};
+use crate::function::Outcome;
 use crate::path::StageStep;
 use crate::plan::{Endpoint, LegId, Plan, Subject};
 

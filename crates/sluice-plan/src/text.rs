@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use sluice_addr::{AddrRange, PortSet};
-use sluice_model::{InterfaceMatch, TierDefault};
+use sluice_model::{InterfaceMatch, TierDefault, Verdict};
 
 use crate::function::{Outcome, PortFunction, Row, TransportMatch};
 use crate::host::{HostEndpoint, HostStages, StageLegs};
@@ -138,7 +138,11 @@ impl fmt::Display for FunctionId {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.verdict, self.cause)
+        let verdict = match self.verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        };
+        write!(f, "{verdict}: {}", self.cause)
     }
 }
 

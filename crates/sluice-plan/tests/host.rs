@@ -99,7 +99,7 @@ fn walk(plan: &Plan, entry: &str, exit: &str, from: &str, to: &str, port: u16) -
         let why = step.outcome.as_ref().map_or("failsafe".to_owned(), |outcome| outcome.to_string());
         format!("{} {}-{way} {why}", step.endpoint, step.stage)
     });
-    stages.chain([judgement.verdict.to_string()]).collect()
+    stages.chain([judgement.verdict.to_string().to_lowercase()]).collect()
 }
 
 #[test]

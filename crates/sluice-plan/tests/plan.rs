@@ -231,7 +231,12 @@ fn verdicts_and_causes() {
     let judge = |text: &str| {
         let judgement = plan.judge(&text.parse::<Flow>().unwrap());
         let leg = |outcome: Option<Outcome>| outcome.map_or_else(|| "-".into(), |o| o.to_string());
-        format!("{} | {} | {}", judgement.verdict, leg(judgement.egress), leg(judgement.ingress))
+        format!(
+            "{} | {} | {}",
+            judgement.verdict.to_string().to_lowercase(),
+            leg(judgement.egress),
+            leg(judgement.ingress)
+        )
     };
     for (flow, expected) in [
         (

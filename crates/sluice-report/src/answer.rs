@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The answer to "is this connection allowed?".
+/// The answer to "is this connection allowed?": a [`sluice_model::Verdict`], if the facts that are known are enough for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Verdict {
+pub enum Answer {
     /// Both legs allow it.
     Allow,
     /// A leg denies it.
@@ -15,27 +15,27 @@ pub enum Verdict {
     Undecided,
 }
 
-impl Verdict {
+impl Answer {
     /// The word shown to people.
     pub fn word(self) -> &'static str {
         match self {
-            Verdict::Allow => "Allowed",
-            Verdict::Deny => "Denied",
-            Verdict::Undecided => "Undecided",
+            Answer::Allow => "Allowed",
+            Answer::Deny => "Denied",
+            Answer::Undecided => "Undecided",
         }
     }
 }
 
-impl From<sluice_model::Verdict> for Verdict {
+impl From<sluice_model::Verdict> for Answer {
     fn from(verdict: sluice_model::Verdict) -> Self {
         match verdict {
-            sluice_model::Verdict::Allow => Verdict::Allow,
-            sluice_model::Verdict::Deny => Verdict::Deny,
+            sluice_model::Verdict::Allow => Answer::Allow,
+            sluice_model::Verdict::Deny => Answer::Deny,
         }
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
@@ -73,7 +73,7 @@ pub struct FlowQuestion {
 #[serde(rename_all = "camelCase")]
 pub struct LegAnswer {
     /// The leg's verdict.
-    pub verdict: Verdict,
+    pub verdict: Answer,
     /// Why, as one sentence.
     pub reason: String,
     /// The rule that decided, if one did: `NetworkPolicy web/allow spec.ingress[0]`.
@@ -91,7 +91,7 @@ pub struct EvalAnswer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<serde_json::Value>,
     /// Both legs together.
-    pub verdict: Verdict,
+    pub verdict: Answer,
     /// At the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<LegAnswer>,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sluice_addr::Flow;
 
-use crate::answer::Verdict;
+use crate::answer::Answer;
 
 /// The reasons behind one verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Explanation {
     /// The destination by name.
     pub to: String,
     /// All paths together: denied if one is, else undecided if one is.
-    pub verdict: Verdict,
+    pub verdict: Answer,
     /// What happens to the packet before it is judged: how a Service address is translated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
@@ -43,7 +43,7 @@ pub struct PathExplanation {
     /// The packet as the ingress leg sees it.
     pub flow: Flow,
     /// Both legs together.
-    pub verdict: Verdict,
+    pub verdict: Answer,
     /// The clause of the law that decides without policies, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clause: Option<String>,
@@ -68,7 +68,7 @@ pub struct LegExplanation {
     /// The packet as this leg sees it.
     pub flow: Flow,
     /// The leg's verdict.
-    pub verdict: Verdict,
+    pub verdict: Answer,
     /// What decided, as one clause.
     pub reason: String,
     /// The rule that decided, if one did.
@@ -180,10 +180,10 @@ impl Explanation {
     /// The explanation of these paths.
     pub fn new(from: String, to: String, steps: Vec<String>, paths: Vec<PathExplanation>) -> Self {
         let any = |verdict| paths.iter().any(|path| path.verdict == verdict);
-        let verdict = match (any(Verdict::Deny), any(Verdict::Undecided) || paths.is_empty()) {
-            (true, _) => Verdict::Deny,
-            (false, true) => Verdict::Undecided,
-            (false, false) => Verdict::Allow,
+        let verdict = match (any(Answer::Deny), any(Answer::Undecided) || paths.is_empty()) {
+            (true, _) => Answer::Deny,
+            (false, true) => Answer::Undecided,
+            (false, false) => Answer::Allow,
         };
         Explanation {
             api_version: crate::API_VERSION.into(),

@@ -23,7 +23,7 @@ mod status;
 #[cfg(test)]
 mod state_tests;
 
-pub use answer::{AllowedPorts, EvalAnswer, FlowQuestion, LegAnswer, ReachRow, Reachability, Verdict};
+pub use answer::{AllowedPorts, Answer, EvalAnswer, FlowQuestion, LegAnswer, ReachRow, Reachability};
 pub use claim::{
     Claim, ClaimEnd, ClaimPort, ClaimReport, ClaimResult, ClaimState, Expect, Observation, Probe, Truths,
     Witness,

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::bail;
 use sluice_analysis::Snapshot;
 use sluice_model::{Circumstances, World};
-use sluice_report::{Claim, ClaimResult, ClaimState, Explanation, Verdict};
+use sluice_report::{Answer, Claim, ClaimResult, ClaimState, Explanation};
 
 use crate::args::{AnswerOutput, Dump, DumpWhat, Question, Verify, VerifyOutput};
 use crate::exit::Exit;
@@ -79,11 +79,11 @@ fn because(judged: &Judged) -> String {
     }
 }
 
-fn exit_of(verdict: Verdict) -> Exit {
+fn exit_of(verdict: Answer) -> Exit {
     match verdict {
-        Verdict::Allow => Exit::Yes,
-        Verdict::Deny => Exit::No,
-        Verdict::Undecided => Exit::Undecided,
+        Answer::Allow => Exit::Yes,
+        Answer::Deny => Exit::No,
+        Answer::Undecided => Exit::Undecided,
     }
 }
 

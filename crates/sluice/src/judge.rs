@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::bail;
 use sluice_addr::{Family, Flow, Protocol};
 use sluice_model::{Circumstances, Decision, Leg, PodKey, World};
-use sluice_report::{EvalAnswer, LegAnswer, Verdict};
+use sluice_report::{Answer, EvalAnswer, LegAnswer};
 
 use crate::input;
 use crate::resolve::{self, End, Placed};
@@ -36,7 +36,7 @@ impl Asked {
 
 /// The judgement of all address pairs of two ends.
 pub(crate) struct Judged {
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: Answer,
     pub(crate) missing: Vec<String>,
     /// The decision that shows the verdict: the first denied one, or the first.
     pub(crate) decision: Option<(Flow, Decision)>,
@@ -86,14 +86,14 @@ impl<'p> Judge<'p> {
         let Some((flow, decision)) = shown else {
             if to.service.is_some() && targets.is_empty() {
                 missing.push(format!("{} has no backend", to.name));
-                return Ok(Judged { verdict: Verdict::Undecided, missing, decision: None, backends, flows });
+                return Ok(Judged { verdict: Answer::Undecided, missing, decision: None, backends, flows });
             }
             bail!("{} and {} have no address of the same family", from.name, to.name);
         };
         let verdict = match (missing.is_empty(), decision.is_allowed()) {
-            (false, _) => Verdict::Undecided,
-            (true, true) => Verdict::Allow,
-            (true, false) => Verdict::Deny,
+            (false, _) => Answer::Undecided,
+            (true, true) => Answer::Allow,
+            (true, false) => Answer::Deny,
         };
         // without a Service the others say nothing new
         flows.retain(|other| *other != flow && to.service.is_some());
@@ -202,8 +202,8 @@ pub(crate) fn leg_answer(leg: &Leg) -> LegAnswer {
     let rule = leg.deciding_rule();
     LegAnswer {
         verdict: match leg.verdict {
-            sluice_model::Verdict::Allow => Verdict::Allow,
-            sluice_model::Verdict::Deny => Verdict::Deny,
+            sluice_model::Verdict::Allow => Answer::Allow,
+            sluice_model::Verdict::Deny => Answer::Deny,
         },
         reason: leg.to_string(),
         rule: rule.map(|r| format!("{} {}", r.object, r.path)),

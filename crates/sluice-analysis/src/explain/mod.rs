@@ -19,8 +19,8 @@ use sluice_model::{
     Subject, TierDefault, TierOutcome, World,
 };
 use sluice_report::{
-    Bystander, Explanation, LegExplanation, PathExplanation, PolicyExplanation, PolicySays, RuleExplanation,
-    RulePlace, TierExplanation, Verdict,
+    Answer, Bystander, Explanation, LegExplanation, PathExplanation, PolicyExplanation, PolicySays,
+    RuleExplanation, RulePlace, TierExplanation,
 };
 
 use crate::snapshot::Snapshot;
@@ -44,12 +44,12 @@ pub fn explain(snapshot: &Snapshot, flow: &Flow, circumstances: &Circumstances) 
 
 impl Snapshot {
     /// Is a connection allowed? From the plan; where host endpoints could have a say, from the reference evaluator.
-    pub fn can(&self, flow: &Flow) -> Verdict {
+    pub fn can(&self, flow: &Flow) -> Answer {
         if !self.world().host_endpoints.is_empty() {
             return verdict(&self.decide(flow, &Circumstances::default()));
         }
         let allowed = self.allowed_on(&self.passage(flow.source, flow.destination));
-        if allowed.contains(&flow.transport) { Verdict::Allow } else { Verdict::Deny }
+        if allowed.contains(&flow.transport) { Answer::Allow } else { Answer::Deny }
     }
 
     /// The name of whoever has an address: `namespace/pod`, `node NAME`, `outside ADDRESS`.
@@ -105,8 +105,8 @@ impl Snapshot {
 }
 
 /// Undecided if a fact is missing and nothing denies (semantics 1.11).
-fn verdict(decision: &Decision) -> Verdict {
-    decision.decided().map_or(Verdict::Undecided, Verdict::from)
+fn verdict(decision: &Decision) -> Answer {
+    decision.decided().map_or(Answer::Undecided, Answer::from)
 }
 
 fn place(rule: &RuleRef) -> RulePlace {

@@ -15,7 +15,9 @@ impl Snapshot {
     /// What the reference evaluator says of a connection, with its trace. It is asked about those objects only that the
     /// connection can see, which gives the same answer and takes a moment in a world of any size.
     pub fn decide(&self, flow: &Flow, circumstances: &Circumstances) -> Decision {
-        decide_in(&self.seen_by(flow), flow, circumstances)
+        let namespaces_are_complete = circumstances.namespaces_are_complete || self.namespaces_are_complete();
+        let circumstances = Circumstances { namespaces_are_complete, ..circumstances.clone() };
+        decide_in(&self.seen_by(flow), flow, &circumstances)
     }
 
     /// The objects that can have a say in a connection.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluice_addr::{Family, Flow, Transport};
 use sluice_model::{Circumstances, Service, ServicePort};
-use sluice_report::{Explanation, PathExplanation, Verdict};
+use sluice_report::{Answer, Explanation, PathExplanation};
 
 use crate::snapshot::Snapshot;
 
@@ -145,16 +145,16 @@ fn by_other_node(
         path.into_iter().filter(|leg| leg.direction == direction).collect::<Vec<_>>()
     };
     let (egress, ingress) = (of(sent.legs, "egress"), of(arrived.legs, "ingress"));
-    let denied = egress.iter().chain(&ingress).any(|leg| leg.verdict == Verdict::Deny)
-        || (sent.clause.is_some() && sent.verdict == Verdict::Deny)
-        || (arrived.clause.is_some() && arrived.verdict == Verdict::Deny);
+    let denied = egress.iter().chain(&ingress).any(|leg| leg.verdict == Answer::Deny)
+        || (sent.clause.is_some() && sent.verdict == Answer::Deny)
+        || (arrived.clause.is_some() && arrived.verdict == Answer::Deny);
     if denied {
         missing.clear();
     }
     let verdict = match (denied, missing.is_empty()) {
-        (true, _) => Verdict::Deny,
-        (false, true) => Verdict::Allow,
-        (false, false) => Verdict::Undecided,
+        (true, _) => Answer::Deny,
+        (false, true) => Answer::Allow,
+        (false, false) => Answer::Undecided,
     };
     PathExplanation {
         from: sent.from,

@@ -9,7 +9,7 @@ use super::{Missing, StageTrace};
 use crate::object::{PodKey, TierDefault};
 use crate::rule::{Action, Direction, RuleRef};
 
-/// The answer to "is this connection allowed?".
+/// What policy does with a connection: all of it, or one leg or rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     /// It is established.

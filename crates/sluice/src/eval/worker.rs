@@ -280,7 +280,7 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
-    use sluice_report::Verdict;
+    use sluice_report::Answer;
 
     use super::*;
     use crate::input;
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn the_words_of_a_verdict_are_those_of_the_report() {
         for (plan, report) in
-            [(sluice_plan::Verdict::Allow, Verdict::Allow), (sluice_plan::Verdict::Deny, Verdict::Deny)]
+            [(sluice_plan::Verdict::Allow, Answer::Allow), (sluice_plan::Verdict::Deny, Answer::Deny)]
         {
             assert_eq!(verdict(plan), serde_json::to_vec(&report).expect("JSON"));
         }

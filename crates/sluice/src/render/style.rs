@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
-use sluice_report::Verdict;
+use sluice_report::Answer;
 
 use crate::args::When;
 
@@ -61,11 +61,11 @@ impl Style {
     }
 
     /// `+ Allowed`, `x Denied`, `? Undecided`.
-    pub(crate) fn verdict(self, verdict: Verdict) -> String {
+    pub(crate) fn verdict(self, verdict: Answer) -> String {
         let (mark, colour) = match verdict {
-            Verdict::Allow => ('+', Colour::Blue),
-            Verdict::Deny => ('x', Colour::Vermilion),
-            Verdict::Undecided => ('?', Colour::Grey),
+            Answer::Allow => ('+', Colour::Blue),
+            Answer::Deny => ('x', Colour::Vermilion),
+            Answer::Undecided => ('?', Colour::Grey),
         };
         self.paint(colour, &format!("{mark} {verdict}"))
     }
