@@ -278,23 +278,18 @@ fn nets(reader: &mut Reader<'_>, field: &Field<'_>) -> Result<Vec<Cidr>, Unreada
     list(reader, field, 256, |reader, item| read_cidr(reader, item, parse_host_or_cidr))
 }
 
-/// Every item, or nothing if one cannot be read. `accepted` is what the API accepts at most.
+/// As [`Reader::list`]; in Calico's kinds an empty list is none.
 fn list<T>(
     reader: &mut Reader<'_>,
     field: &Field<'_>,
     accepted: usize,
-    mut read: impl FnMut(&mut Reader<'_>, &Field<'_>) -> Result<T, Unreadable>,
+    read: impl FnMut(&mut Reader<'_>, &Field<'_>) -> Result<T, Unreadable>,
 ) -> Result<Vec<T>, Unreadable> {
-    let items = field.items().map_err(|wrong| {
-        reader.wrong_type(Code::SL2013, &wrong);
-        Unreadable
-    })?;
-    reader.over_limit(field, items.len(), accepted);
-    if items.is_empty() && !field.is_null() {
+    let all = reader.list(field, accepted, read)?;
+    if all.is_empty() && !field.is_null() {
         reader.find(Code::SL2206, &field.path, "an empty list counts as not given", None);
     }
-    let read: Vec<_> = items.iter().map(|item| read(reader, item)).collect();
-    read.into_iter().collect()
+    Ok(all)
 }
 
 fn service_accounts(

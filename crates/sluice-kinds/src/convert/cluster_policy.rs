@@ -227,7 +227,7 @@ fn body(
     }
     let context = PeerContext { direction, dialect, action };
     let from = field.get(peers_name);
-    let peers = list(reader, &from, dialect, |reader, item| read_peer(reader, item, context));
+    let peers = reader.list(&from, dialect.limit(), |reader, item| read_peer(reader, item, context));
     let peers = peers.and_then(|peers| match peers.is_empty() {
         false => Ok(peers),
         true => {
@@ -236,7 +236,7 @@ fn body(
         }
     });
     let ports = field.get(dialect.ports());
-    let protocols = list(reader, &ports, dialect, |reader, item| read_port(reader, item, dialect));
+    let protocols = reader.list(&ports, dialect.limit(), |reader, item| read_port(reader, item, dialect));
     let protocols = protocols.and_then(|list| match (ports.is_null(), list.is_empty(), dialect) {
         (true, ..) => Ok(None),
         (false, false, _) => Ok(Some(list)),
@@ -279,22 +279,6 @@ fn named_ports_have_pods(
         }
         _ => Ok(()),
     }
-}
-
-/// Every item of a list, or nothing if one cannot be read.
-fn list<T>(
-    reader: &mut Reader<'_>,
-    field: &Field<'_>,
-    dialect: Dialect,
-    mut read: impl FnMut(&mut Reader<'_>, &Field<'_>) -> Result<T, Unreadable>,
-) -> Result<Vec<T>, Unreadable> {
-    let items = field.items().map_err(|wrong| {
-        reader.wrong_type(Code::SL2013, &wrong);
-        Unreadable
-    })?;
-    reader.over_limit(field, items.len(), dialect.limit());
-    let read: Vec<_> = items.iter().map(|item| read(reader, item)).collect();
-    read.into_iter().collect()
 }
 
 /// What is wrong with a union of which one member must be set.

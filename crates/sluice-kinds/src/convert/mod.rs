@@ -85,8 +85,12 @@ pub fn to_model(value: &Value, source: Option<Source<'_>>) -> Converted {
         | Kind::BaselineAdminNetworkPolicy => cluster_policy::cluster_policy(&mut reader, &root),
         Kind::HostEndpoint => host_endpoint::host_endpoint(&mut reader, &root),
         Kind::ProjectIsolation => project_isolation::project_isolation(&mut reader, &root),
-        // profiles are derived, never read as input (3.1)
-        Kind::Profile | Kind::ResolvedName => None,
+        Kind::Profile => {
+            let message = "a Profile is derived from its namespace or service account, never read";
+            reader.find(Code::SL1041, "spec", message, Some("what it allows is to be said by a policy"));
+            None
+        }
+        Kind::ResolvedName => None,
     };
     Converted { object, findings: reader.findings }
 }
@@ -145,6 +149,22 @@ impl Reader<'_> {
                 None,
             );
         }
+    }
+
+    /// Every item of a list, or nothing if one cannot be read. `accepted` is what the API accepts at most.
+    pub(crate) fn list<T>(
+        &mut self,
+        field: &Field<'_>,
+        accepted: usize,
+        mut read: impl FnMut(&mut Self, &Field<'_>) -> Result<T, Unreadable>,
+    ) -> Result<Vec<T>, Unreadable> {
+        let items = field.items().map_err(|wrong| {
+            self.wrong_type(Code::SL2013, &wrong);
+            Unreadable
+        })?;
+        self.over_limit(field, items.len(), accepted);
+        let read: Vec<_> = items.iter().map(|item| read(self, item)).collect();
+        read.into_iter().collect()
     }
 
     pub(crate) fn position(&self, path: &str) -> Option<Position> {

@@ -46,6 +46,19 @@ fn named_ports_of_pods() {
     assert_eq!(ports, ["web TCP 80", "web TCP 8080", "dns UDP 53", "proxy TCP 15001"]);
 }
 
+/// Semantics 3.1: they are made from namespaces, service accounts and pods. Who writes a Profile is told so.
+#[test]
+fn profiles_and_workload_endpoints_are_never_input() {
+    let open = json!({"spec": {"ingress": [{"action": "Allow"}], "labelsToApply": {"app": "api"}}});
+    for group in ["projectcalico.org/v3", "crd.projectcalico.org/v1"] {
+        let profile = convert("Profile", group, open.clone());
+        let said: Vec<String> = profile.findings.iter().map(|found| found.code.to_string()).collect();
+        assert_eq!((profile.object, said), (None, vec!["SL1041".to_owned()]));
+        let endpoint = json!({"spec": {"node": "n1", "ipNetworks": ["10.0.0.1/32"], "profiles": ["kns.s"]}});
+        assert_eq!(convert("WorkloadEndpoint", group, endpoint).object, None);
+    }
+}
+
 /// Semantics 1.9: what ends a pod's ownership of its addresses, and what does not.
 #[test]
 fn life_of_pods() {
