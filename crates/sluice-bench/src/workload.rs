@@ -58,6 +58,16 @@ pub(crate) const LOOKUP: &str = "lookup";
 const ANTREA: &str = "Antrea controller";
 const FELIX: &str = "Felix calculation graph";
 
+/// What somebody published of compilation (seconds) and memory (megabytes).
+const fn by(by: &'static str, compile: f64, memory: f64) -> [Published; 2] {
+    [Published { measure: COMPILE, value: compile, by }, Published { measure: MEMORY, value: memory, by }]
+}
+
+/// What compilation (seconds) and memory (megabytes) must stay below.
+const fn below(compile: f64, memory: f64) -> [Target; 2] {
+    [Target { measure: COMPILE, below: compile }, Target { measure: MEMORY, below: memory }]
+}
+
 /// Every workload, in the order of the report.
 pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
@@ -65,22 +75,16 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         about: "25,000 namespaces, 75,000 NetworkPolicies, 100,000 pods; every pod is local",
         make: antrea::small_namespaces,
         extra: Extra::None,
-        published: &[
-            Published { measure: COMPILE, value: 5.8, by: ANTREA },
-            Published { measure: MEMORY, value: 1_500.0, by: ANTREA },
-        ],
-        targets: &[Target { measure: COMPILE, below: 1.0 }, Target { measure: MEMORY, below: 300.0 }],
+        published: &by(ANTREA, 5.8, 1_500.0),
+        targets: &below(1.0, 300.0),
     },
     Workload {
         name: "antrea-one-namespace",
         about: "1 namespace, 10,000 policies × 10,000 pods, all select all; every pod is local",
         make: |size| antrea::one_namespace(size, Scope::Cluster),
         extra: Extra::None,
-        published: &[
-            Published { measure: COMPILE, value: 10.66, by: ANTREA },
-            Published { measure: MEMORY, value: 1_157.0, by: ANTREA },
-        ],
-        targets: &[Target { measure: COMPILE, below: 0.5 }, Target { measure: MEMORY, below: 200.0 }],
+        published: &by(ANTREA, 10.66, 1_157.0),
+        targets: &below(0.5, 200.0),
     },
     Workload {
         name: "antrea-one-namespace-node",
@@ -88,18 +92,15 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         make: |size| antrea::one_namespace(size, antrea::node_of_first_pod(size)),
         extra: Extra::None,
         published: &[],
-        targets: &[Target { measure: COMPILE, below: 0.5 }, Target { measure: MEMORY, below: 200.0 }],
+        targets: &below(0.5, 200.0),
     },
     Workload {
         name: "felix-tags",
         about: "250,000 remote endpoints, 200 local, 10,000 policies over 29 tags",
         make: felix::tags,
         extra: Extra::None,
-        published: &[
-            Published { measure: COMPILE, value: 3.4, by: FELIX },
-            Published { measure: MEMORY, value: 375.0, by: FELIX },
-        ],
-        targets: &[Target { measure: COMPILE, below: 0.5 }, Target { measure: MEMORY, below: 150.0 }],
+        published: &by(FELIX, 3.4, 375.0),
+        targets: &below(0.5, 150.0),
     },
     Workload {
         name: "felix-customers",

@@ -8,20 +8,29 @@ use crate::project::ProjectPolicies;
 use crate::rule::{Policy, StagedAction};
 use crate::world::World;
 
+/// What policies of a kind are for.
+enum Role {
+    /// They decide.
+    Enforced,
+    /// They show what one of another kind would do.
+    StagedFor(Kind),
+    /// The kind is none of policies.
+    NoPolicy,
+}
+
 impl Kind {
-    /// Do policies of this kind decide? Staged ones never do (semantics 3.8).
-    pub fn is_enforced_policy(self) -> bool {
+    fn role(self) -> Role {
         match self {
             Kind::KubernetesNetworkPolicy
             | Kind::NetworkPolicy
             | Kind::GlobalNetworkPolicy
             | Kind::KubernetesClusterNetworkPolicy
             | Kind::AdminNetworkPolicy
-            | Kind::BaselineAdminNetworkPolicy => true,
-            Kind::StagedGlobalNetworkPolicy
-            | Kind::StagedNetworkPolicy
-            | Kind::StagedKubernetesNetworkPolicy
-            | Kind::Namespace
+            | Kind::BaselineAdminNetworkPolicy => Role::Enforced,
+            Kind::StagedGlobalNetworkPolicy => Role::StagedFor(Kind::GlobalNetworkPolicy),
+            Kind::StagedNetworkPolicy => Role::StagedFor(Kind::NetworkPolicy),
+            Kind::StagedKubernetesNetworkPolicy => Role::StagedFor(Kind::KubernetesNetworkPolicy),
+            Kind::Namespace
             | Kind::Node
             | Kind::ServiceAccount
             | Kind::Tier
@@ -33,35 +42,20 @@ impl Kind {
             | Kind::Pod
             | Kind::Profile
             | Kind::ProjectIsolation
-            | Kind::ResolvedName => false,
+            | Kind::ResolvedName => Role::NoPolicy,
         }
+    }
+
+    /// Do policies of this kind decide? Staged ones never do (semantics 3.8).
+    pub fn is_enforced_policy(self) -> bool {
+        matches!(self.role(), Role::Enforced)
     }
 
     /// The kind that a staged kind is staged for; `None` for all others.
     pub fn staged_for(self) -> Option<Kind> {
-        match self {
-            Kind::StagedGlobalNetworkPolicy => Some(Kind::GlobalNetworkPolicy),
-            Kind::StagedNetworkPolicy => Some(Kind::NetworkPolicy),
-            Kind::StagedKubernetesNetworkPolicy => Some(Kind::KubernetesNetworkPolicy),
-            Kind::KubernetesNetworkPolicy
-            | Kind::NetworkPolicy
-            | Kind::GlobalNetworkPolicy
-            | Kind::KubernetesClusterNetworkPolicy
-            | Kind::AdminNetworkPolicy
-            | Kind::BaselineAdminNetworkPolicy
-            | Kind::Namespace
-            | Kind::Node
-            | Kind::ServiceAccount
-            | Kind::Tier
-            | Kind::GlobalNetworkSet
-            | Kind::NetworkSet
-            | Kind::HostEndpoint
-            | Kind::Service
-            | Kind::EndpointSlice
-            | Kind::Pod
-            | Kind::Profile
-            | Kind::ProjectIsolation
-            | Kind::ResolvedName => None,
+        match self.role() {
+            Role::StagedFor(kind) => Some(kind),
+            Role::Enforced | Role::NoPolicy => None,
         }
     }
 }

@@ -120,6 +120,18 @@ impl Socket {
         self.protocol
     }
 
+    /// An error unless the socket speaks `protocol`; `user` is who needs it.
+    pub(crate) fn require(&self, protocol: Protocol, user: &str) -> Result<(), Error> {
+        if self.protocol == protocol {
+            return Ok(());
+        }
+        let name = match protocol {
+            Protocol::Route => "route",
+            Protocol::Netfilter => "netfilter",
+        };
+        Err(Error::Invalid { object: "socket".into(), reason: format!("{user} needs a {name} socket") })
+    }
+
     /// Largest message or batch in bytes that one send can carry.
     pub fn send_limit(&self) -> usize {
         self.send_limit

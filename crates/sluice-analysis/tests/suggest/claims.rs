@@ -6,7 +6,7 @@ use sluice_model::Kind;
 use sluice_report::{Claim, ClaimEnd, ClaimState};
 
 use crate::common::claims_of;
-use crate::{applied, reads_back, shown, snapshot, world};
+use crate::{CLOSED, applied, reads_back, shown, snapshot, world};
 
 const PODS: &str = "
     node node-1 192.168.0.1 10.42.0.0/24
@@ -14,13 +14,6 @@ const PODS: &str = "
     shop/api 10.42.0.2 app=api
     shop/db 10.42.0.3 app=db
     ops/client 10.42.0.9 app=client
-";
-
-const CLOSED: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: closed, namespace: shop}
-spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
 ";
 
 const OPEN: &str = "

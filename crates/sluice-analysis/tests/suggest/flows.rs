@@ -3,7 +3,7 @@
 use sluice_analysis::suggest::suggest_for_flow;
 use sluice_model::decide;
 
-use crate::{applied, flow, shown, single, snapshot, world};
+use crate::{CLOSED, applied, flow, shown, single, snapshot, world};
 
 const PODS: &str = "
     node node-1 192.168.0.1 10.42.0.0/24
@@ -12,13 +12,6 @@ const PODS: &str = "
     shop/api-1 10.42.0.3 app=api tier=back
     shop/job-1 10.42.0.4 app=job tier=back
     ops/client 10.42.0.9 app=client
-";
-
-const CLOSED: &str = "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: closed, namespace: shop}
-spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
 ";
 
 const ADMIN_DENY: &str = "

@@ -23,6 +23,14 @@ use sluice_analysis::suggest::{Advice, Suggestion};
 use sluice_model::{ObjectDelta, Policy, World};
 use sluice_report::{AllowedPorts, ConnectivityDiff, EndGroup};
 
+/// Nothing enters or leaves the pods of `shop`.
+pub(crate) const CLOSED: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+";
+
 /// `namespace/name address labels [workload]`, one pod a line; a line `node NAME ADDRESS` is a node.
 pub(crate) fn world(pods: &str, manifests: &[&str]) -> World {
     let mut world = World::default();

@@ -222,11 +222,5 @@ pub fn event(kind: u16, body: &[u8]) -> Option<Event> {
 }
 
 fn require(socket: &Socket) -> Result<(), Error> {
-    match socket.protocol() {
-        Protocol::Netfilter => Ok(()),
-        Protocol::Route => Err(Error::Invalid {
-            object: "socket".into(),
-            reason: "conntrack needs a netfilter socket".into(),
-        }),
-    }
+    socket.require(Protocol::Netfilter, "conntrack")
 }

@@ -160,13 +160,7 @@ fn generation_of(set: &Set) -> Option<Option<u64>> {
 }
 
 fn require(socket: &Socket) -> Result<(), Error> {
-    match socket.protocol() {
-        Protocol::Netfilter => Ok(()),
-        Protocol::Route => Err(Error::Invalid {
-            object: "socket".into(),
-            reason: "nftables needs a netfilter socket".into(),
-        }),
-    }
+    socket.require(Protocol::Netfilter, "nftables")
 }
 
 fn get_table(socket: &mut Socket, family: Family, name: &str) -> Result<(), Error> {

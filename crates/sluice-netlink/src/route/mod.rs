@@ -119,12 +119,7 @@ fn bytes(message: &impl Emitable) -> Vec<u8> {
 }
 
 fn require(socket: &Socket) -> Result<(), Error> {
-    match socket.protocol() {
-        Protocol::Route => Ok(()),
-        Protocol::Netfilter => {
-            Err(Error::Invalid { object: "socket".into(), reason: "rtnetlink needs a route socket".into() })
-        }
-    }
+    socket.require(Protocol::Route, "rtnetlink")
 }
 
 /// A request that changes something.
