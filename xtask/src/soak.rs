@@ -184,8 +184,7 @@ impl Found {
         }
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);
-            let failure = errors.lines().find(|line| line.contains("SLUICE_SEED=")).unwrap_or("see there");
-            println!("soak: MISMATCH in {}: {}", suite.test, shortened(failure));
+            println!("soak: MISMATCH in {}\n{}", suite.test, failure_in(&errors));
             self.mismatches.lock().expect("no holder panics").push(format!(
                 "SLUICE_SEED={seed} SLUICE_WORLDS={} cargo test --release -p sluice-engine --test {} -- --exact {}",
                 suite.worlds, suite.file, suite.test
@@ -226,6 +225,13 @@ fn compared_in(output: &str) -> Option<u64> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// What the test said of the mismatch that it found: seed, message, and the smallest case as the text of a fixture.
+fn failure_in(errors: &str) -> String {
+    let said = errors.lines().skip_while(|line| !line.contains("SLUICE_SEED="));
+    let lines: Vec<String> = said.take_while(|line| *line != "stack backtrace:").map(shortened).collect();
+    if lines.is_empty() { "see there".to_owned() } else { lines.join("\n") }
+}
+
 fn shortened(line: &str) -> String {
     line.chars().take(300).collect()
 }
@@ -252,6 +258,15 @@ mod tests {
         let line = "test a ... compared=160000 SLUICE_SEED=7 SLUICE_WORLDS=4000\nSeen {}\nok\n";
         assert_eq!((compared_in(line), compared_in("ok")), (Some(160_000), None));
         assert_eq!([0, 999, 1_000, 10_000_000].map(grouped), ["0", "999", "1,000", "10,000,000"]);
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_fixture() {
+        let errors = "warning: x\nthread 'a' panicked at b:1:1:\nSLUICE_SEED=7 SLUICE_WORLDS=1: differs\nMade smaller: \
+                      differs\n{\n  \"objects\": []\n}\nstack backtrace:\n   0: main\n";
+        let told = "SLUICE_SEED=7 SLUICE_WORLDS=1: differs\nMade smaller: differs\n{\n  \"objects\": []\n}";
+        assert_eq!(failure_in(errors), told);
+        assert_eq!(failure_in("killed"), "see there");
     }
 
     #[test]
