@@ -1,9 +1,10 @@
-//! Netlink sockets and codecs: route, nftables, conntrack.
+//! Netlink sockets and codecs: route, nftables, conntrack, nflog.
 //!
 //! ```text
 //!   nft::Table ◀──▶ ┐
 //!   route::*   ◀──▶ ├─ bytes ◀──▶ Socket ◀──▶ kernel (one network namespace)
-//!   conntrack::* ◀─▶ ┘
+//!   conntrack::* ◀─▶ │
+//!   nflog::*   ◀──── ┘
 //! ```
 //!
 //! Invariants: nothing here knows policy; bytes from the kernel are bounded and never panic; a request is acknowledged
@@ -17,6 +18,7 @@
 mod attr;
 pub mod conntrack;
 mod error;
+pub mod nflog;
 pub mod nft;
 pub mod route;
 mod socket;
