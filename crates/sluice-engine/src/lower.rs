@@ -324,7 +324,10 @@ impl Lowering<'_> {
                 }
                 PortMatch::Named(name) => {
                     let names = Box::new([self.catalog.symbols.take(name)]);
-                    let id = self.take(Criterion::NamedPorts { names, holder: None, negated: false });
+                    // The name is one of a pod's: host endpoints have names for Calico's rules only (semantics 2.1, 4).
+                    let every_pod = Query { scope: QueryScope::All, beyond_pods: false, expr: Expr::all() };
+                    let holder = Some(self.catalog.take_query(every_pod));
+                    let id = self.take(Criterion::NamedPorts { names, holder, negated: false });
                     let side = if of_peer { &mut lowered.peer } else { &mut lowered.own };
                     side.ports.push(id);
                     let numbers = Some(PortSet::new());

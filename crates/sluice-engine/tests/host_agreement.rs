@@ -9,7 +9,7 @@ use sluice_model::{Circumstances, Decision, Object, Stage, StageOutcome, StageTr
 use sluice_plan::{Cause, Judgement, Plan, Simulator, StageStep, Verdict};
 use sluice_testkit::{
     Case, Ingredients, Seeds, are_possible, deltas_of, hold, random_failsafes, random_flow, random_path,
-    random_world_of, world_of,
+    random_world_of, replay, world_of,
 };
 
 const WORLDS: u64 = 1_200;
@@ -137,6 +137,7 @@ fn agree(case: &Paths) -> Seen {
 
 #[test]
 fn plan_and_law_agree_along_paths() {
+    replay(env!("CARGO_MANIFEST_DIR"), "paths", agree);
     let mut seen = Seen::default();
     let seeds = Seeds::of_run(WORLDS);
     for seed in &seeds {

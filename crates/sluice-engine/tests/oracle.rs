@@ -286,8 +286,10 @@ impl<'w> Universe<'w> {
             (PortMatch::Any, _) => true,
             (PortMatch::Range(range), Transport::Ports { destination, .. }) => range.contains(*destination),
             (PortMatch::Named(name), Transport::Ports { destination: port, protocol, .. }) => {
+                // names of pods: those of host endpoints are for Calico's rules (semantics 2.1, 4)
                 self.judged(self.addresses[destination], action, |everybody| {
-                    everybody.iter().any(|who| names(*who, name, *protocol, *port))
+                    let mut pods = everybody.iter().filter(|who| matches!(who, Who::Pod(_)));
+                    pods.any(|who| names(*who, name, *protocol, *port))
                 })
             }
             (PortMatch::Range(_) | PortMatch::Named(_), Transport::Icmp { .. } | Transport::Other(_)) => {
