@@ -202,10 +202,12 @@ pub(crate) fn depends_on(snapshot: &Snapshot, claim: &Claim, state: ClaimState) 
 }
 
 /// The claim as it stands if clients from outside show a node's address, as those of a node port may (semantics 1.6); `None` if
-/// nobody outside is asked about, or no Service has a node port. A pod that reaches itself through a Service (SL2304) is no
+/// nobody outside is asked about, or no Service has a node port that shows it. A pod that reaches itself through a Service (SL2304) is no
 /// connection that a claim asks about.
 fn behind_nodes(snapshot: &Snapshot, claim: &Claim) -> Option<Claim> {
-    let has_node_port = |service: &sluice_model::Service| service.ports.iter().any(|p| p.node_port.is_some());
+    let has_node_port = |service: &sluice_model::Service| {
+        !service.external_local && service.ports.iter().any(|p| p.node_port.is_some())
+    };
     let is_outside = |end: &ClaimEnd| matches!(end, ClaimEnd::Outside);
     if !claim.from.iter().any(is_outside)
         || snapshot.world().nodes.is_empty()

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sluice_addr::{Flow, Protocol, Transport};
 use sluice_analysis::{Snapshot, explain};
-use sluice_model::{Circumstances, decide_in};
+use sluice_model::{Circumstances, NamedPort, PodKey, World, decide_in};
 use sluice_report::{Answer, Explanation};
 use sluice_testkit::{Seeds, Situation, hold, random_flow, random_world, replay};
 
@@ -131,4 +131,77 @@ fn a_pod_of_a_namespace_that_a_cluster_does_not_have_is_closed() {
         assert_eq!(snapshot.can(&flow), expected);
         assert_eq!(explain(&snapshot, &flow, &circumstances).verdict, expected);
     }
+}
+
+/// A Service without EndpointSlices in a namespace whose pods admit one client from outside, by its address.
+fn exposed(policy: &str) -> World {
+    let mut world = world(&[]);
+    for key in ["debian-pod-1", "debian-pod-2"] {
+        let pod = world.pods.get_mut(&PodKey::new("isolated-ns", key)).unwrap();
+        pod.labels = sluice_selector::Labels::from_iter([("app", "web")]);
+        let web = NamedPort { name: "web".into(), protocol: Protocol::TCP, port: 8080 };
+        pod.named_ports = if key == "debian-pod-1" { vec![web] } else { vec![] };
+    }
+    let objects = format!(
+        "
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Service
+  metadata: {{name: web, namespace: isolated-ns}}
+  spec: {{clusterIP: 10.43.0.9, externalIPs: [192.0.2.80], externalTrafficPolicy: {policy}, selector: {{app: web}},
+    ports: [{{name: named, port: 80, targetPort: web, nodePort: 30080}}, {{name: number, port: 81, targetPort: 9090}}, {{name: same, port: 82}}]}}
+- apiVersion: networking.k8s.io/v1
+  kind: NetworkPolicy
+  metadata: {{name: client, namespace: isolated-ns}}
+  spec: {{podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: 203.0.113.0/24}}}}]}}]}}
+"
+    );
+    add(&mut world, &objects);
+    world
+}
+
+#[test]
+fn backends_without_slices_are_those_of_the_target_port() {
+    let snapshot = Snapshot::new(exposed("Cluster"));
+    let asked = |port| {
+        let flow = Flow::tcp(ip("10.42.0.3"), ip("10.43.0.9"), port);
+        let found = explain(&snapshot, &flow, &Circumstances::default());
+        let to = found.paths.iter().map(|path| (path.to.clone(), path.flow.destination_port().unwrap()));
+        to.collect::<Vec<_>>()
+    };
+    let both =
+        |port| ["isolated-ns/debian-pod-1", "isolated-ns/debian-pod-2"].map(|pod| (pod.to_owned(), port));
+    assert_eq!(asked(80), both(8080)[..1], "one declares the name");
+    assert_eq!(asked(81), both(9090));
+    assert_eq!(asked(82), both(82));
+}
+
+#[test]
+fn the_client_keeps_its_address_where_nodes_serve_their_own_backends() {
+    let judged = |policy, to, port| {
+        let snapshot = Snapshot::new(exposed(policy));
+        let flow = Flow::tcp(ip("203.0.113.10"), ip(to), port);
+        let found = explain(&snapshot, &flow, &Circumstances::default());
+        (
+            found.verdict,
+            found.paths.len(),
+            [found.missing, found.paths.into_iter().flat_map(|p| p.missing).collect()].concat(),
+        )
+    };
+    // by an external address any node may be entered
+    let (verdict, paths, missing) = judged("Cluster", "192.0.2.80", 82);
+    assert_eq!((verdict, paths), (Answer::Undecided, 2));
+    assert_eq!(missing[0], "by which node it enters the cluster");
+    assert_eq!(judged("Local", "192.0.2.80", 82), (Answer::Allow, 2, vec![]));
+    // the one backend of the node port runs on node-1
+    assert_eq!(judged("Cluster", "172.30.0.12", 30080), (Answer::Deny, 1, vec![]));
+    assert_eq!(judged("Local", "172.30.0.11", 30080), (Answer::Allow, 1, vec![]));
+    let (verdict, paths, missing) = judged("Local", "172.30.0.12", 30080);
+    assert_eq!((verdict, paths), (Answer::Undecided, 0));
+    assert_eq!(
+        missing,
+        ["Service isolated-ns/web has externalTrafficPolicy Local and no ready backend on node node-2"]
+    );
 }

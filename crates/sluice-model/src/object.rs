@@ -239,8 +239,21 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// The port clients use.
     pub port: u16,
+    /// `targetPort`: what the backends listen on, for offline use where EndpointSlices are absent; [`ServicePort::port`] if
+    /// `None`.
+    #[serde(default)]
+    pub target: Option<TargetPort>,
     /// The node port, if any.
     pub node_port: Option<u16>,
+}
+
+/// The port of a Service's backends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TargetPort {
+    /// The same number at all of them.
+    Number(u16),
+    /// What each of them declares under this name.
+    Named(Arc<str>),
 }
 
 /// A Service. Rules never match its addresses (semantics 1.6); it is here to translate questions and for `services`.
@@ -252,6 +265,13 @@ pub struct Service {
     pub name: Arc<str>,
     /// `spec.clusterIPs`, empty if headless.
     pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs` and the addresses of its load balancers: every node answers for them.
+    #[serde(default)]
+    pub external_ips: Vec<IpAddr>,
+    /// `externalTrafficPolicy: Local`: a node that is entered from outside serves its own backends only, which see the client's
+    /// address.
+    #[serde(default)]
+    pub external_local: bool,
     /// Its ports.
     pub ports: Vec<ServicePort>,
     /// `spec.selector`, for offline use where EndpointSlices are absent.

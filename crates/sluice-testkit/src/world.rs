@@ -242,7 +242,15 @@ fn random_service(rng: &mut impl Rng) -> Object {
         namespace: name(rng, &NAMESPACES),
         name: name(rng, &SERVICES),
         cluster_ips: vec![IpAddr::from([10, 96, 0, 1])],
-        ports: vec![ServicePort { name: "".into(), protocol: Protocol::TCP, port: 80, node_port: None }],
+        external_ips: Vec::new(),
+        external_local: false,
+        ports: vec![ServicePort {
+            name: "".into(),
+            protocol: Protocol::TCP,
+            port: 80,
+            target: None,
+            node_port: None,
+        }],
         selector: Labels::default(),
     })
 }

@@ -26,6 +26,7 @@ pub(crate) struct Lookup {
     /// Those that a ProjectIsolation stands for, by key.
     derived: BTreeMap<ObjectKey, Arc<Policy>>,
     cluster_ips: HashMap<IpAddr, Name>,
+    external_ips: HashMap<IpAddr, Name>,
     node_ports: HashMap<(Protocol, u16), Name>,
     /// How many policies there are.
     pub(super) count: usize,
@@ -69,6 +70,9 @@ impl Lookup {
         for (name, service) in &world.services {
             for address in &service.cluster_ips {
                 lookup.cluster_ips.insert(canonical_ip(*address), name.clone());
+            }
+            for address in &service.external_ips {
+                lookup.external_ips.insert(canonical_ip(*address), name.clone());
             }
             for port in &service.ports {
                 if let Some(number) = port.node_port {
@@ -116,6 +120,11 @@ impl Lookup {
     /// The Service with a cluster address.
     pub(super) fn service_at(&self, address: IpAddr) -> Option<&Name> {
         self.cluster_ips.get(&canonical_ip(address))
+    }
+
+    /// The Service with an external address.
+    pub(super) fn service_outside_at(&self, address: IpAddr) -> Option<&Name> {
+        self.external_ips.get(&canonical_ip(address))
     }
 
     /// The Service with a node port.

@@ -79,10 +79,12 @@ fn own_node(lint: &Lint<'_>, at: &RuleAt<'_, '_>) -> Option<Found> {
     ))
 }
 
-/// The pods behind Services with node ports.
+/// The pods behind Services with node ports that may be entered at another node than the pod's.
 fn node_port_backends(lint: &Lint<'_>) -> Vec<(String, BitSet)> {
     let services = lint.world.services.values();
-    let exposed = services.filter(|service| service.ports.iter().any(|port| port.node_port.is_some()));
+    let exposed = services.filter(|service| {
+        !service.external_local && service.ports.iter().any(|port| port.node_port.is_some())
+    });
     exposed
         .map(|service| (format!("{}/{}", service.namespace, service.name), lint.present.backends(service)))
         .collect()

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sluice_addr::{Cidr, Protocol};
 use sluice_model::{
     EndpointSlice, Namespace, Node, Object, Service, ServiceAccount, ServicePort, SliceEndpoint, SlicePort,
+    TargetPort,
 };
 use sluice_report::Code;
 use sluice_selector::Labels;
@@ -87,8 +88,16 @@ pub(super) fn service(reader: &mut Reader<'_>, root: &Field<'_>) -> Object {
     for field in items(reader, &spec.get("ports")) {
         let (name, protocol) = name_and_protocol(&field);
         let (port, node_port) = (number(&field.get("port")), number(&field.get("nodePort")));
+        let target = field.get("targetPort");
+        let target = match (number(&target), target.value.as_str()) {
+            (Some(number), _) => Some(TargetPort::Number(number)),
+            (None, Some(name)) => Some(TargetPort::Named(name.into())),
+            (None, None) => None,
+        };
         match (port, protocol) {
-            (Some(port), Some(protocol)) => ports.push(ServicePort { name, protocol, port, node_port }),
+            (Some(port), Some(protocol)) => {
+                ports.push(ServicePort { name, protocol, port, target, node_port });
+            }
             _ => reader.find(
                 Code::SL2005,
                 &field.path,
@@ -99,7 +108,14 @@ pub(super) fn service(reader: &mut Reader<'_>, root: &Field<'_>) -> Object {
     }
     let (namespace, name) = (reader.key.namespace.clone(), reader.key.name.clone());
     let selector = reader.string_map(&spec.get("selector"));
-    Object::Service(Service { namespace, name, cluster_ips, ports, selector })
+    let mut outside = items(reader, &spec.get("externalIPs"));
+    // a load balancer that is known by its name has no address to translate
+    for ingress in items(reader, &root.at(&["status", "loadBalancer", "ingress"])) {
+        outside.extend(Some(ingress.get("ip")).filter(|ip| !ip.is_null()));
+    }
+    let external_ips = outside.iter().filter_map(|field| read_address(reader, field)).collect();
+    let external_local = spec.get("externalTrafficPolicy").value.as_str() == Some("Local");
+    Object::Service(Service { namespace, name, cluster_ips, external_ips, external_local, ports, selector })
 }
 
 /// Reads an EndpointSlice. Endpoints that are host names have no address to judge.

@@ -1,7 +1,7 @@
 //! Pods, workloads, namespaces, nodes, services; the objects of the reference scenario; hostile objects.
 
 use serde_json::{Value, json};
-use sluice_model::{Object, Pod};
+use sluice_model::{Object, Pod, TargetPort};
 
 use super::read;
 use crate::{Converted, decode_error, default, to_model, unknown_fields, validate};
@@ -176,6 +176,20 @@ fn services_and_slices() {
     let Some(Object::Service(service)) = service.object else { panic!() };
     assert_eq!((service.cluster_ips.len(), service.ports.len()), (2, 2));
     assert_eq!(service.ports[0].node_port, Some(30080));
+    assert!(service.external_ips.is_empty() && !service.external_local);
+    let outside = convert(
+        "Service",
+        "v1",
+        json!({
+            "spec": {"externalIPs": ["192.0.2.1"], "externalTrafficPolicy": "Local", "ports": [
+                {"port": 80, "targetPort": 8080}, {"name": "b", "port": 81, "targetPort": "web"}, {"name": "c", "port": 82}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}, {"hostname": "lb.example.org"}]}},
+        }),
+    );
+    let Some(Object::Service(outside)) = outside.object else { panic!() };
+    assert_eq!((outside.external_ips.len(), outside.external_local), (2, true));
+    let targets: Vec<_> = outside.ports.into_iter().map(|port| port.target).collect();
+    assert_eq!(targets, [Some(TargetPort::Number(8080)), Some(TargetPort::Named("web".into())), None]);
     let headless = convert("Service", "v1", json!({"spec": {"clusterIP": "None"}}));
     assert!(matches!(headless.object, Some(Object::Service(s)) if s.cluster_ips.is_empty()));
     let slice = convert(
