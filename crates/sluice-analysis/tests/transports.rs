@@ -5,9 +5,11 @@
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 use sluice_addr::{Family, PortRange, PortSet, Protocol, Transport};
 use sluice_analysis::TransportSet;
 use sluice_plan::{Cause, Outcome, PortFunction, Row, TransportMatch, Verdict};
+use sluice_testkit::{Case, Seeds, hold};
 
 const CASES: u64 = 400;
 const EDGES: [u16; 9] = [0, 1, 22, 79, 80, 81, 8080, 65534, 65535];
@@ -93,70 +95,99 @@ fn all_transports(family: Family) -> Vec<(Protocol, Transport)> {
     all
 }
 
+/// Functions of one family.
+#[derive(Serialize, Deserialize)]
+struct Functions {
+    family: Family,
+    functions: Vec<PortFunction>,
+}
+
+impl Case for Functions {
+    fn is_possible(&self) -> bool {
+        let is_full = |row: &Row| match &row.transport {
+            TransportMatch::Ports { sources, destinations, .. } => {
+                !sources.is_empty() && !destinations.is_empty()
+            }
+            TransportMatch::Icmp { types, codes, .. } => types.0 <= types.1 && codes.0 <= codes.1,
+            TransportMatch::Any | TransportMatch::Protocol(_) | TransportMatch::NotProtocol(_) => true,
+        };
+        self.functions.iter().all(|function| function.rows.iter().all(is_full))
+    }
+}
+
+impl Functions {
+    fn random(seed: u64, count: usize) -> Self {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let family = Family::BOTH[usize::from(seed % 2 == 1)];
+        Functions { family, functions: (0..count).map(|_| function(rng)).collect() }
+    }
+
+    fn sets(&self) -> Vec<TransportSet> {
+        self.functions.iter().map(|function| TransportSet::allowed_by(self.family, function)).collect()
+    }
+}
+
 #[test]
 fn allowed_by_is_the_function() {
-    for seed in 0..CASES {
-        let rng = &mut StdRng::seed_from_u64(seed);
-        let function = function(rng);
-        for family in Family::BOTH {
-            let set = TransportSet::allowed_by(family, &function);
-            for (protocol, transport) in all_transports(family) {
-                let allowed = function.decide(protocol, &transport).0.verdict == Verdict::Allow;
-                assert_eq!(
-                    set.contains(&transport),
-                    allowed,
-                    "seed {seed} {family}: {transport:?}\n{function:?}"
-                );
+    for seed in &Seeds::of_run(2 * CASES) {
+        hold("transports", seed, &Functions::random(seed, 1), |case| {
+            for (function, set) in case.functions.iter().zip(case.sets()) {
+                for (protocol, transport) in all_transports(case.family) {
+                    let allowed = function.decide(protocol, &transport).0.verdict == Verdict::Allow;
+                    let family = case.family;
+                    assert_eq!(set.contains(&transport), allowed, "{family}: {transport:?}\n{function:?}");
+                }
             }
-        }
+        });
     }
 }
 
 #[test]
 fn operations_are_those_of_sets() {
-    for seed in 0..CASES {
-        let rng = &mut StdRng::seed_from_u64(seed);
-        let family = Family::BOTH[usize::from(seed % 2 == 1)];
-        let (a, b) = (
-            TransportSet::allowed_by(family, &function(rng)),
-            TransportSet::allowed_by(family, &function(rng)),
-        );
-        let (both, either, only_a) = (a.intersect(&b), a.union(&b), a.subtract(&b));
-        for (_, t) in all_transports(family) {
-            let (in_a, in_b) = (a.contains(&t), b.contains(&t));
-            assert_eq!(both.contains(&t), in_a && in_b, "seed {seed}: {t:?}");
-            assert_eq!(either.contains(&t), in_a || in_b, "seed {seed}: {t:?}");
-            assert_eq!(only_a.contains(&t), in_a && !in_b, "seed {seed}: {t:?}");
-        }
-        // exact also beyond the sampled transports
-        assert!(only_a.intersect(&b).is_empty());
-        assert!(either.subtract(&a).subtract(&b).is_empty());
-        assert!(a.subtract(&both.union(&only_a)).is_empty());
-        assert_eq!(a.is_all(), TransportSet::all(family).subtract(&a).is_empty());
+    for seed in &Seeds::of_run(CASES) {
+        hold("transports", seed, &Functions::random(seed, 2), |case| {
+            let sets = case.sets();
+            let [a, b] = sets.as_slice() else { return };
+            let (both, either, only_a) = (a.intersect(b), a.union(b), a.subtract(b));
+            for (_, t) in all_transports(case.family) {
+                let (in_a, in_b) = (a.contains(&t), b.contains(&t));
+                assert_eq!(both.contains(&t), in_a && in_b, "{t:?}");
+                assert_eq!(either.contains(&t), in_a || in_b, "{t:?}");
+                assert_eq!(only_a.contains(&t), in_a && !in_b, "{t:?}");
+            }
+            // exact also beyond the sampled transports
+            assert!(only_a.intersect(b).is_empty());
+            assert!(either.subtract(a).subtract(b).is_empty());
+            assert!(a.subtract(&both.union(&only_a)).is_empty());
+            assert_eq!(a.is_all(), TransportSet::all(case.family).subtract(a).is_empty());
+        });
     }
 }
 
 #[test]
 fn an_example_is_a_member_and_exists_iff_the_set_is_not_empty() {
     let preferred = [(Protocol::TCP, 22), (Protocol::UDP, 80)];
-    let mut empty = 0;
-    for seed in 0..CASES {
-        let rng = &mut StdRng::seed_from_u64(seed);
-        let family = Family::BOTH[usize::from(seed % 2 == 1)];
-        let set = TransportSet::allowed_by(family, &function(rng));
-        match set.example(&preferred) {
-            Some(example) => assert!(set.contains(&example), "seed {seed}: {example:?}"),
-            None => {
-                assert!(set.is_empty(), "seed {seed}");
-                empty += 1;
+    let (seeds, mut empty) = (Seeds::of_run(CASES), 0);
+    for seed in &seeds {
+        empty += hold("transports", seed, &Functions::random(seed, 1), |case| {
+            let mut empty = 0;
+            for set in case.sets() {
+                match set.example(&preferred) {
+                    Some(example) => assert!(set.contains(&example), "{example:?}"),
+                    None => {
+                        assert!(set.is_empty());
+                        empty += 1;
+                    }
+                }
+                let usual = Transport::Ports { protocol: Protocol::TCP, source: 40_000, destination: 22 };
+                if set.contains(&usual) {
+                    assert_eq!(set.example(&preferred), Some(usual));
+                }
             }
-        }
-        let usual = Transport::Ports { protocol: Protocol::TCP, source: 40_000, destination: 22 };
-        if set.contains(&usual) {
-            assert_eq!(set.example(&preferred), Some(usual), "seed {seed}");
-        }
+            empty
+        });
     }
-    assert!(empty > 0 && empty < CASES);
+    assert!(empty > 0 && empty < CASES || !seeds.are_many());
 }
 
 #[test]
