@@ -12,6 +12,7 @@ use sluice_report::{
     ChangeKind, ConnectionChange, ConnectivityDiff, EndGroup, Posture, PostureChange, Witness,
 };
 
+use super::classes::JointClass;
 use super::ends::{Ends, Group, Members, Side, Sides};
 use super::legs::{Comparison, Differing};
 use super::roster::Member;
@@ -30,8 +31,12 @@ pub(super) fn postures<'p>(
     result: &mut ConnectivityDiff,
 ) {
     let mut changed: BTreeMap<(&str, Posture, Posture), Vec<usize>> = BTreeMap::new();
-    for (direction, sides) in [("egress", &ends.sources), ("ingress", &ends.targets)] {
-        for of_leg in differing.keys().filter_map(|leg| sides.by_leg.get(leg)) {
+    let both = [("egress", &ends.sources, &ends.targets), ("ingress", &ends.targets, &ends.sources)];
+    for (direction, sides, peers) in both {
+        // pods that came and went are no peers
+        let is_seen = |classes: &BTreeSet<JointClass>| classes.iter().any(|c| peers.by_class.contains_key(c));
+        let legs = differing.iter().filter(|(_, classes)| is_seen(classes)).map(|(leg, _)| leg);
+        for of_leg in legs.filter_map(|leg| sides.by_leg.get(leg)) {
             let mut known: [Option<(Posture, Posture)>; 2] = [None; 2];
             for side in of_leg.iter().map(|at| &sides.list[*at]) {
                 let Some(leg) = side.leg else { continue };
@@ -245,8 +250,10 @@ fn sample(plan: &Plan, group: &Group<'_>) -> Vec<Sample> {
                 is_node: false,
                 is_pod: true,
             };
+            // a pod may have several addresses of a family
+            let other_pod = pods.iter().find(|pod| pod.key != pods[0].key);
             let other_node = pods.iter().find(|pod| pod.node != pods[0].node);
-            pods.iter().take(2).chain(other_node).map(of).collect()
+            pods.iter().take(1).chain(other_pod).chain(other_node).map(of).collect()
         }
         Members::Node(name, address) => vec![Sample {
             name: format!("node {name}"),
