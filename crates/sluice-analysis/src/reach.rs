@@ -1,9 +1,12 @@
 //! Reachability between all ends.
 
 use sluice_addr::Family;
-use sluice_report::{ReachRow, Reachability};
+use sluice_report::{ReachRow, Reachability, Witness};
 
+use crate::passage::not_judged;
 use crate::snapshot::{Place, Snapshot};
+use crate::transport::TransportSet;
+use crate::witness::{are_pair, note};
 
 /// Who can reach whom on what: all pods, nodes and classes of outside addresses, restricted to ends whose name or address
 /// `from` and `to` accept.
@@ -37,18 +40,38 @@ pub fn rows_between(
     let mut rows = Vec::new();
     for from in sources {
         for to in destinations {
-            if from.address == to.address || (from.pod.is_none() && to.pod.is_none()) {
+            if !are_pair(from, to) || (from.pod.is_none() && to.pod.is_none()) {
                 continue;
             }
             let allowed = snapshot.admitted(from, to).describe();
+            let undecided: Vec<String> = snapshot.doubt(&allowed, from, to).into_iter().collect();
             rows.push(ReachRow {
                 from: from.name.clone(),
                 to: to.name.clone(),
                 family: family.to_string(),
-                undecided: snapshot.doubt(&allowed, from, to).into_iter().collect(),
                 allowed,
+                witness: if undecided.is_empty() { witness(snapshot, from, to) } else { None },
+                undecided,
             });
         }
     }
     rows
+}
+
+/// A packet that shows what is allowed between two ends, or that nothing is.
+pub(crate) fn witness(snapshot: &Snapshot, from: &Place, to: &Place) -> Option<Witness> {
+    let family = Family::of(from.address);
+    let passage = snapshot.passage(from.address, to.address);
+    let allowed = snapshot.allowed_on(&passage);
+    let unseen = match passage.encapsulation() {
+        Some(dropped) => not_judged(family).union(&dropped),
+        None => not_judged(family),
+    };
+    let mut shown = None;
+    note(&mut shown, snapshot, &[from], &[to], &allowed.subtract(&unseen), true);
+    if shown.is_none() {
+        let denied = TransportSet::all(family).subtract(&allowed).subtract(&unseen);
+        note(&mut shown, snapshot, &[from], &[to], &denied, false);
+    }
+    shown.map(|shown| shown.witness())
 }

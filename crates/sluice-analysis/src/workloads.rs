@@ -10,6 +10,7 @@ use sluice_report::{ReachRow, Reachability};
 
 use crate::hosts::Site;
 use crate::matrix::{GroupId, Matrix, Members, range_texts};
+use crate::reach::witness;
 use crate::snapshot::{Place, Snapshot};
 
 /// Ends that are one row and one column.
@@ -62,12 +63,11 @@ fn row(
     if !is_pod(source) && !is_pod(target) {
         return None; // no policy of pods judges them
     }
-    let pair = source.places.iter().find_map(|from| {
+    let (from, to) = source.places.iter().find_map(|from| {
         let other = |to: &&Place| to.address != from.address && (from.pod.is_none() || to.pod != from.pod);
-        Some((from.address, target.places.iter().find(other)?.address))
-    });
-    let (from, to) = pair?;
-    let allowed = matrix.allowed_between(from, to)?.describe();
+        Some((from, target.places.iter().find(other)?))
+    })?;
+    let allowed = matrix.allowed_between(from.address, to.address)?.describe();
     let doubt = match allowed.is_empty() || snapshot.spots().is_empty() {
         true => None,
         false => snapshot.spots().doubt(&source.sites(snapshot), &target.sites(snapshot)),
@@ -77,6 +77,7 @@ fn row(
         to: target.name.clone(),
         family: family.to_string(),
         allowed,
+        witness: if doubt.is_none() { witness(snapshot, from, to) } else { None },
         undecided: doubt.into_iter().collect(),
     })
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::claim::Witness;
+
 /// The answer to "is this connection allowed?": a [`sluice_model::Verdict`], if the facts that are known are enough for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Answer {
@@ -140,6 +142,9 @@ pub struct ReachRow {
     pub allowed: Vec<AllowedPorts>,
     /// What is not known.
     pub undecided: Vec<String>,
+    /// A packet that shows it: one that is allowed if any is, else one that is denied. None if something is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Witness>,
 }
 
 /// Who can reach whom on what.

@@ -92,7 +92,7 @@ fn rows(world: &World, found: Vec<(PodKey, Family, Vec<AllowedPorts>)>, by_pod: 
             let names: Vec<&str> = pods.iter().map(|key| &*key.name).collect();
             let to = if alone { end.clone() } else { format!("{end} ({})", names.join(", ")) };
             let (from, family) = (CONTROLLER.to_owned(), family.to_string());
-            rows.push(ReachRow { from, to, family, allowed, undecided: Vec::new() });
+            rows.push(ReachRow { from, to, family, allowed, undecided: Vec::new(), witness: None });
         }
     }
     rows
