@@ -16,9 +16,14 @@ use sluice_analysis::{Place, Snapshot, judge_claim};
 use sluice_model::{Pod, PortMatch, World, decide};
 use sluice_report::{Claim, ClaimEnd, ClaimPort, ClaimState, Expect};
 use sluice_selector::{LabelSelector, Operator, Requirement};
-use sluice_testkit::{Seeds, Situation, hold, random_flow, random_world, replay};
+use sluice_testkit::{Ingredients, Seeds, Situation, hold, random_flow, random_world_of, replay};
 
 const WORLDS: u64 = 250;
+
+/// Every other world has projects and a ProjectIsolation (semantics 8.2).
+fn ingredients(seed: u64) -> Ingredients {
+    Ingredients { projects: seed.is_multiple_of(2), ..Ingredients::default() }
+}
 const FLOWS: usize = 60;
 const CLAIMS: usize = 4;
 
@@ -63,7 +68,7 @@ fn allowed_sets_hold_what_the_evaluator_allows() {
     let (seeds, mut seen) = (Seeds::of_run(WORLDS), [0; 3]);
     for seed in &seeds {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let world = random_world(rng);
+        let world = random_world_of(rng, &ingredients(seed));
         let flows: Vec<Flow> = (0..FLOWS).map(|_| random_flow(rng, &world)).collect();
         let here = hold("agreement", seed, &Situation::new(&world, flows), agree);
         seen.iter_mut().zip(here).for_each(|(all, here)| *all += here);
@@ -245,7 +250,7 @@ fn claims_are_refuted_exactly_by_packets_that_the_evaluator_judges_so() {
     let seeds = Seeds::of_run(WORLDS);
     for seed in &seeds {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let world = random_world(rng);
+        let world = random_world_of(rng, &ingredients(seed));
         for _ in 0..CLAIMS {
             let claim = claim(rng);
             let flows = (0..FLOWS).map(|_| random_flow(rng, &world)).collect();

@@ -13,9 +13,16 @@ use sluice_analysis::{Differ, Place, Snapshot, diff, staged_effect};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Kind, Object, ObjectDelta, Policy, StagedAction, World, decide};
 use sluice_report::{ChangeKind, ConnectivityDiff, EndGroup, Witness};
-use sluice_testkit::{History, Seeds, Situation, hold, random_delta, random_world, replay};
+use sluice_testkit::{
+    History, Ingredients, Seeds, Situation, hold, random_delta_of, random_world_of, replay,
+};
 
 const WORLDS: u64 = 60;
+
+/// Every other world has projects and a ProjectIsolation (semantics 8.2).
+fn ingredients(seed: u64) -> Ingredients {
+    Ingredients { projects: seed.is_multiple_of(2), ..Ingredients::default() }
+}
 /// Changes of each world, one after another.
 const STEPS: usize = 3;
 
@@ -250,13 +257,13 @@ fn what_changed_is_told_exactly() {
     let (seeds, mut changed, mut same) = (Seeds::of_run(WORLDS), 0, 0);
     for seed in &seeds {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let mut world = random_world(rng);
+        let mut world = random_world_of(rng, &ingredients(seed));
         let mut history = History::from_world(None, &world);
         history.then([]);
         for _ in 0..STEPS {
             let mut deltas = Vec::new();
             for _ in 0..rng.random_range(2..=8) {
-                let delta = random_delta(rng, &world);
+                let delta = random_delta_of(rng, &world, &ingredients(seed));
                 world.apply(delta.clone());
                 deltas.push(delta);
             }
@@ -288,7 +295,7 @@ fn rename(case: &Situation) {
 #[test]
 fn nothing_is_told_where_only_names_and_places_changed() {
     for seed in &Seeds::of_run(40) {
-        let world = random_world(&mut StdRng::seed_from_u64(seed));
+        let world = random_world_of(&mut StdRng::seed_from_u64(seed), &ingredients(seed));
         hold("agreement", seed, &Situation::new(&world, []), rename);
     }
 }
@@ -320,7 +327,7 @@ fn stage(case: &Situation) -> bool {
 fn a_staged_policy_is_told_by_its_effect() {
     let (seeds, mut some) = (Seeds::of_run(40), 0);
     for seed in &seeds {
-        let world = random_world(&mut StdRng::seed_from_u64(seed));
+        let world = random_world_of(&mut StdRng::seed_from_u64(seed), &ingredients(seed));
         some += usize::from(hold("agreement", seed, &Situation::new(&world, []), stage));
     }
     assert!(some > 10 || !seeds.are_many(), "{some}");

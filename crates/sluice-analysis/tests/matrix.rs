@@ -10,9 +10,14 @@ use sluice_addr::{Family, Flow, Transport};
 use sluice_analysis::{Judge, Matrix, Members, Place, Snapshot, Totals, reachability_of_workloads};
 use sluice_model::decide;
 use sluice_plan::Simulator;
-use sluice_testkit::{Seeds, Situation, hold, random_flow, random_world, replay};
+use sluice_testkit::{Ingredients, Seeds, Situation, hold, random_flow, random_world_of, replay};
 
 const WORLDS: u64 = 200;
+
+/// Every other world has projects and a ProjectIsolation (semantics 8.2).
+fn ingredients(seed: u64) -> Ingredients {
+    Ingredients { projects: seed.is_multiple_of(2), ..Ingredients::default() }
+}
 
 /// Every end of a family, and the pod of it.
 fn places(snapshot: &Snapshot, family: Family) -> Vec<Place> {
@@ -86,7 +91,7 @@ fn cells_are_what_each_pair_is_and_totals_count_them() {
     replay(env!("CARGO_MANIFEST_DIR"), "agreement", look_at_cells);
     let (seeds, mut cells, mut restricted) = (Seeds::of_run(WORLDS), 0, 0);
     for seed in &seeds {
-        let world = random_world(&mut StdRng::seed_from_u64(seed));
+        let world = random_world_of(&mut StdRng::seed_from_u64(seed), &ingredients(seed));
         let here = hold("agreement", seed, &Situation::new(&world, []), look_at_cells);
         cells += here.0;
         restricted += here.1;
@@ -115,7 +120,7 @@ fn the_flat_judge_says_what_the_simulator_says() {
     let (seeds, mut allowed, mut denied) = (Seeds::of_run(WORLDS), 0, 0);
     for seed in &seeds {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let world = random_world(rng);
+        let world = random_world_of(rng, &ingredients(seed));
         let flows: Vec<Flow> = (0..300).map(|_| random_flow(rng, &world)).collect();
         let here = hold("agreement", seed, &Situation::new(&world, flows), judge_flatly);
         allowed += here.0;
@@ -166,7 +171,7 @@ fn look_at_workloads(case: &Situation) -> (usize, usize) {
 fn workloads_stand_in_parts_where_their_pods_differ() {
     let (seeds, mut whole, mut parts) = (Seeds::of_run(60), 0, 0);
     for seed in &seeds {
-        let world = random_world(&mut StdRng::seed_from_u64(seed));
+        let world = random_world_of(&mut StdRng::seed_from_u64(seed), &ingredients(seed));
         let here = hold("agreement", seed, &Situation::new(&world, []), look_at_workloads);
         whole += here.0;
         parts += here.1;
