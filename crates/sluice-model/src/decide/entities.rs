@@ -47,8 +47,8 @@ impl<'a> End<'a> {
         let host_network = world
             .pods
             .values()
-            .find(|pod| pod.host_network && !pod.finished && pod.addresses.contains(&address))
-            .and_then(|pod| pod.node.clone());
+            .filter(|pod| pod.host_network && !pod.finished && pod.addresses.contains(&address))
+            .find_map(|pod| pod.node.clone());
         let node = world.node_of(address).map(|node| node.name.clone()).or(host_network);
         End { address, claimants, sets, hosts, node }
     }
