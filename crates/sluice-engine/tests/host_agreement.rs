@@ -1,15 +1,19 @@
 //! Along a path of nodes, plan and law say the same of every stage of every host endpoint.
 
+use std::sync::Arc;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use sluice_addr::Flow;
 use sluice_engine::{Engine, Scope};
-use sluice_model::{Circumstances, Decision, Object, Stage, StageOutcome, StageTrace, World, decide_in};
+use sluice_model::{
+    Circumstances, Decision, Object, ObjectDelta, Stage, StageOutcome, StageTrace, World, decide_in,
+};
 use sluice_plan::{Cause, Judgement, Plan, Simulator, StageStep, Verdict};
 use sluice_testkit::{
-    Case, Ingredients, Seeds, are_possible, deltas_of, hold, random_failsafes, random_flow, random_path,
-    random_world_of, replay, world_of,
+    Case, Ingredients, Seeds, are_possible, deltas_of, hold, random_failsafes, random_flow,
+    random_host_policy, random_path, random_world_of, replay, world_of,
 };
 
 const WORLDS: u64 = 1_200;
@@ -142,7 +146,11 @@ fn plan_and_law_agree_along_paths() {
     let seeds = Seeds::of_run(WORLDS);
     for seed in &seeds {
         let mut rng = StdRng::seed_from_u64(seed);
-        let world = random_world_of(&mut rng, &Ingredients::ALL);
+        let mut world = random_world_of(&mut rng, &Ingredients::ALL);
+        for number in 0..rng.random_range(0..=5) {
+            let policy = random_host_policy(&mut rng, &format!("host-policy-{number}"));
+            world.apply(ObjectDelta::Upsert(Object::Policy(Arc::new(policy))));
+        }
         let namespaces_are_complete = rng.random_bool(0.3);
         let asked = (0..FLOWS).map(|_| {
             let flow = random_flow(&mut rng, &world);

@@ -32,7 +32,7 @@ pub use case::{History, Situation, Step, are_possible, hold, replay, world_of};
 pub use cluster::{INTERFACES, random_cluster_policy};
 pub use flow::random_flow;
 pub use ingredients::Ingredients;
-pub use path::{random_failsafes, random_path};
+pub use path::{random_failsafes, random_host_policy, random_path};
 pub use policy::{random_calico_policy, random_kubernetes_policy};
 pub use seeds::Seeds;
 pub use shrink::{Case, shrunk};

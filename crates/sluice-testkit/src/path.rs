@@ -6,15 +6,32 @@ use std::sync::Arc;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use sluice_addr::{Flow, Protocol};
-use sluice_model::{Bound, Failsafe, Failsafes, Hop, Interface, World};
+use sluice_model::{Bound, Failsafe, Failsafes, Hop, Interface, Kind, Policy, Subject, World};
 
 use crate::cluster::INTERFACES;
 use crate::pick::{NODES, PORTS, address, cidr, maybe, name, some};
+use crate::policy::random_calico_policy;
+use crate::world::random_host_use;
 
 /// A path through one or two nodes that fits the family of the connection, whether or not its ends are there; now and then
 /// a node translates the destination.
 pub fn random_path(rng: &mut impl Rng, world: &World, flow: &Flow) -> Vec<Hop> {
     (0..rng.random_range(1..=2)).map(|_| random_hop(rng, world, flow)).collect()
+}
+
+/// A policy that may select host endpoints, of any of their stages; among random policies few do.
+pub fn random_host_policy(rng: &mut impl Rng, policy_name: &str) -> Policy {
+    loop {
+        let mut policy = random_calico_policy(rng, policy_name);
+        let speaks_of_pods = !matches!(
+            policy.subject,
+            Subject::Calico { namespace_selector: None, service_account_selector: None, .. }
+        );
+        if policy.key.kind == Kind::GlobalNetworkPolicy && !speaks_of_pods {
+            policy.host = random_host_use(rng, &mut policy);
+            return policy;
+        }
+    }
 }
 
 /// Failsafe ports that random connections meet.

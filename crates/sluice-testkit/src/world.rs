@@ -170,7 +170,7 @@ fn random_policy(rng: &mut impl Rng, number: usize, of: &Ingredients) -> Object 
 }
 
 /// A preDNAT policy has no egress (semantics 3.2).
-fn random_host_use(rng: &mut impl Rng, policy: &mut Policy) -> HostUse {
+pub(crate) fn random_host_use(rng: &mut impl Rng, policy: &mut Policy) -> HostUse {
     match rng.random_range(0..8) {
         0..3 => HostUse::Forward,
         3 => HostUse::Untracked,
