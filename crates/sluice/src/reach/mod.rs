@@ -281,19 +281,22 @@ mod tests {
     fn the_pods_of_a_row_are_found_by_its_name() {
         let pod = |name: &str| {
             format!(
-                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: n, ownerReferences: [{{apiVersion: apps/v1, kind: StatefulSet, name: s, uid: u, controller: true}}]}}\n"
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, ownerReferences: [{{apiVersion: apps/v1, kind: StatefulSet, name: s, uid: u, controller: true}}]}}\n"
             )
         };
-        let texts =
-            [pod("s-0"), pod("s-1"), "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: n}\n".into()];
+        let texts = [
+            pod("s-0"),
+            pod("s-1"),
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\n".into(),
+        ];
         let text = texts.join("---\n");
-        let (input, _) =
-            input::from_texts(&input::Texts::of([("t", text.as_str())]), "n", false, None).expect("readable");
+        let (input, _) = input::from_texts(&input::Texts::of([("t", text.as_str())]), "shop", false, None)
+            .expect("readable");
         let members = Members::of(&input.placed.world);
         let named = |name: &str| members.pods(name).iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(named("n/statefulset/s"), ["n/s-0", "n/s-1"]);
-        assert_eq!(named("n/statefulset/s (s-1)"), ["n/s-1"]);
-        assert_eq!(named("n/p"), ["n/p"]);
-        assert!(named("outside 0.0.0.0/0").is_empty() && named("n/none").is_empty());
+        assert_eq!(named("shop/statefulset/s"), ["shop/s-0", "shop/s-1"]);
+        assert_eq!(named("shop/statefulset/s (s-1)"), ["shop/s-1"]);
+        assert_eq!(named("shop/p"), ["shop/p"]);
+        assert!(named("outside 0.0.0.0/0").is_empty() && named("shop/none").is_empty());
     }
 }
