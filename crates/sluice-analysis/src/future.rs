@@ -13,13 +13,17 @@ mod addresses;
 mod domain;
 mod kinds;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use sluice_addr::AddrSet;
 use sluice_model::{Namespace, Object, ObjectDelta, Pod, PodKey, World};
 use sluice_report::{ClaimResult, ClaimState};
 use sluice_selector::Labels;
 
+use crate::claim::asked_families;
+use crate::ends::members;
 use crate::judge::judge_present;
 use crate::snapshot::Snapshot;
 use addresses::Parts;
@@ -56,24 +60,68 @@ pub(crate) fn judge(snapshot: &Snapshot, claim: &Claim, present: ClaimResult) ->
         return present;
     }
     let all = parts.all();
-    let (world, too_small) = extended(snapshot.world(), &found.kinds, &all);
-    found.gaps.extend(too_small);
+    let base = concerned(snapshot, claim);
+    let with_kinds = |parts: &[AddrSet]| {
+        let (mut world, too_small) = extended(&base, &found.kinds, parts);
+        keep_policies_of_pods(&mut world);
+        (world, too_small)
+    };
+    let (world, too_small) = with_kinds(&all);
     let result = judge_present(&snapshot.with_world(world), claim);
     if result.state == ClaimState::Fails {
         // it fails somewhere in the address space; is that where pods are?
         let certain = parts.range_is_known
             || parts.families().any(|family| {
                 parts.of(family).iter().all(|part| {
-                    let (world, _) = extended(snapshot.world(), &found.kinds, std::slice::from_ref(part));
+                    let (world, _) = with_kinds(std::slice::from_ref(part));
                     judge_present(&snapshot.with_world(world), claim).state == ClaimState::Fails
                 })
             });
         return if certain { result } else { undecided(present, vec![parts.unknown_range()]) };
     }
+    found.gaps.extend(too_small);
     if !found.gaps.is_empty() {
         return undecided(present, found.gaps);
     }
     ClaimResult { reason: format!("{} (also of pods that do not exist yet)", result.reason), ..result }
+}
+
+/// The objects without the pods that a claim does not ask about. What is judged between two ends looks at no third pod, save one
+/// that claims the same address (semantics 1.9), which stays; Services have the backends that their slices list.
+fn concerned(snapshot: &Snapshot, claim: &Claim) -> World {
+    let world = snapshot.world();
+    if claim.expect == Expect::ReachOnly {
+        return world.clone(); // everything is a destination
+    }
+    let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
+    for family in asked_families(claim) {
+        for ends in [&claim.from, &claim.to] {
+            addresses.extend(members(snapshot, ends, *family).into_iter().map(|place| place.address));
+        }
+    }
+    let is_asked = |pod: &&Pod| pod.addresses.iter().any(|address| addresses.contains(address));
+    World {
+        pods: world.pods.values().filter(is_asked).map(|pod| (pod.key.clone(), pod.clone())).collect(),
+        namespaces: world.namespaces.clone(),
+        nodes: world.nodes.clone(),
+        service_accounts: world.service_accounts.clone(),
+        tiers: world.tiers.clone(),
+        sets: world.sets.clone(),
+        services: world.services.clone(),
+        slices: world.slices.clone(),
+        policies: world.policies.clone(),
+        host_endpoints: world.host_endpoints.clone(),
+        isolations: world.isolations.clone(),
+        names: world.names.clone(),
+    }
+}
+
+/// Drops the policies of namespaces without pods: they select nobody. A namespace that is
+/// known only from them (semantics 1.4) holds nobody either.
+fn keep_policies_of_pods(world: &mut World) {
+    let mut with_pods: BTreeSet<Arc<str>> = world.pods.keys().map(|pod| pod.namespace.clone()).collect();
+    with_pods.insert("".into());
+    world.policies.retain(|key, _| with_pods.contains(&key.namespace));
 }
 
 /// Every kind of pod that selectors tell apart, for a question about any pod.

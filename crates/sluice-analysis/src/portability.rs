@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sluice_addr::{AddrSet, Cidr};
+use sluice_addr::{AddrSet, Cidr, Family};
 use sluice_model::{
     ClusterPeer, EntityRule, KubernetesPeer, NamespaceScope, Object, ObjectDelta, Policy, Rule, RuleBody,
     World,
 };
-use sluice_report::{Claim, ClaimEnd, ClaimState};
+use sluice_report::{Claim, ClaimEnd, ClaimState, Expect};
 use sluice_selector::{Labels, Selector};
 
 use crate::judge::state_of;
@@ -187,7 +187,7 @@ pub(crate) fn depends_on(snapshot: &Snapshot, claim: &Claim, state: ClaimState) 
     let mut found: Vec<(&str, String)> = Vec::new();
     for (index, (reading, code, sentence)) in Reading::OTHERS.iter().enumerate() {
         let told = found.iter().any(|(known, _)| known == code);
-        if told || !is_in_question(snapshot, *reading) {
+        if told || !is_in_question(snapshot, claim, *reading) {
             continue;
         }
         if state_of(snapshot.under_other(index), claim) != state {
@@ -223,19 +223,53 @@ fn behind_nodes(snapshot: &Snapshot, claim: &Claim) -> Option<Claim> {
 }
 
 /// Can the reading change anything at all? Saves compiling the objects anew.
-fn is_in_question(snapshot: &Snapshot, reading: Reading) -> bool {
+fn is_in_question(snapshot: &Snapshot, claim: &Claim, reading: Reading) -> bool {
+    let world = snapshot.world();
     if reading.negative == Negative::WithoutNamespaceToo {
-        return snapshot.world().policies.values().any(|policy| {
+        return world.policies.values().any(|policy| {
             let mut rules = [&policy.ingress, &policy.egress].into_iter().flatten().flatten();
             rules.any(|rule| !global_twins(rule).is_empty())
         });
     }
     match (reading.cidrs, reading.own_node) {
         (Cidrs::Everything, OwnNode::Judged) => false,
-        (Cidrs::Everything, OwnNode::Always) => !snapshot.world().nodes.is_empty(),
-        _ => snapshot.world().policies.values().any(|policy| {
-            let mut rules = [&policy.ingress, &policy.egress].into_iter().flatten().flatten();
-            rules.any(|rule| !rule.body.cidrs().is_empty())
-        }),
+        (Cidrs::Everything, OwnNode::Always) => !world.nodes.is_empty() && may_end_at_node(world, claim),
+        _ => {
+            let inside = inside(world, claim);
+            let reads = |cidr: Cidr| inside.intersects(&AddrSet::from_cidrs([cidr]));
+            world.policies.values().any(|policy| {
+                let mut rules = [&policy.ingress, &policy.egress].into_iter().flatten().flatten();
+                rules.any(|rule| rule.body.cidrs().into_iter().any(reads))
+            })
+        }
     }
+}
+
+/// The addresses that pods and nodes have, and that pods which do not exist yet may get.
+fn inside(world: &World, claim: &Claim) -> AddrSet {
+    let ranges = world.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
+    let ranges = AddrSet::from_cidrs(ranges);
+    if claim.future_pods && ranges.is_empty() {
+        return Family::BOTH
+            .into_iter()
+            .fold(AddrSet::new(), |all, family| all.union(&AddrSet::all_of(family)));
+    }
+    let pods = world.pods.values().flat_map(|pod| &pod.addresses);
+    let nodes = world.nodes.values().flat_map(|node| &node.addresses);
+    ranges.union(&AddrSet::from_cidrs(pods.chain(nodes).map(|address| Cidr::host(*address))))
+}
+
+/// May a connection of the claim go to an address of a node?
+fn may_end_at_node(world: &World, claim: &Claim) -> bool {
+    let nodes = || {
+        let of_pods = world.pods.values().filter(|pod| pod.host_network).flat_map(|pod| &pod.addresses);
+        world.nodes.values().flat_map(|node| &node.addresses).chain(of_pods)
+    };
+    claim.expect == Expect::ReachOnly
+        || claim.to.iter().any(|end| match end {
+            ClaimEnd::Cidr { cidr, .. } => nodes().any(|address| cidr.contains(*address)),
+            ClaimEnd::Outside => false,
+            ClaimEnd::Pods { .. } => world.pods.values().any(|pod| pod.host_network),
+            ClaimEnd::Nodes(_) | ClaimEnd::Service { .. } => true,
+        })
 }

@@ -17,6 +17,6 @@ mod connect;
 mod resource;
 mod watch;
 
-pub use connect::{ConnectError, client_from_kubeconfig};
-pub use resource::{POLICY_RESOURCES, RESOURCES, Resource, api_resource, resource_of};
+pub use connect::{Access, ConnectError, client_from_kubeconfig};
+pub use resource::{POLICY_RESOURCES, RESOURCES, Resource, WORKLOADS, api_resource, resource_of};
 pub use watch::{Event, Scope, revision_of, snapshot, watch};

@@ -64,6 +64,17 @@ pub const RESOURCES: &[Resource] = resources! {
     "sluice.dev" "v1alpha1" "ProjectIsolation" "projectisolations" ProjectIsolation;
 };
 
+/// The kinds that own pods. Policy is not computed from them, so that no agent watches them; who asks about workloads lists them.
+pub const WORKLOADS: &[Resource] = resources! {
+    "apps" "v1" "Deployment" "deployments" Pod;
+    "apps" "v1" "StatefulSet" "statefulsets" Pod;
+    "apps" "v1" "DaemonSet" "daemonsets" Pod;
+    "apps" "v1" "ReplicaSet" "replicasets" Pod;
+    "batch" "v1" "Job" "jobs" Pod;
+    "batch" "v1" "CronJob" "cronjobs" Pod;
+    "" "v1" "ReplicationController" "replicationcontrollers" Pod;
+};
+
 /// The kinds whose objects are policies in force.
 pub const POLICY_RESOURCES: [Kind; 6] = [
     Kind::KubernetesNetworkPolicy,

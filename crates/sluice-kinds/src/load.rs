@@ -40,6 +40,24 @@ pub struct LoadedObject {
 }
 
 impl LoadedObject {
+    /// An object that an API served: it stands in no file, and the API has decoded it. `None` if it states no kind.
+    pub fn served(value: Value) -> Option<LoadedObject> {
+        let gvk = Gvk::of(&value);
+        let text = |name: &str| value.get("metadata").and_then(|m| m.get(name)).and_then(Value::as_str);
+        let (namespace, name) = (text("namespace").unwrap_or_default(), text("name").unwrap_or_default());
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        (!gvk.kind.is_empty()).then(|| LoadedObject {
+            gvk,
+            namespace,
+            name,
+            value,
+            file: "".into(),
+            lines: Lines::default(),
+            duplicates: Vec::new(),
+            unknown: Vec::new(),
+        })
+    }
+
     /// Reads it as the model does.
     pub fn to_model(&self) -> Converted {
         to_model(&self.value, Some(Source { file: &self.file, lines: &self.lines }))

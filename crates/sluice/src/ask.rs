@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use sluice_analysis::Snapshot;
-use sluice_model::{Circumstances, World};
+use sluice_model::World;
 use sluice_report::{Answer, Claim, ClaimResult, ClaimState, Explanation};
 
 use crate::args::{AnswerOutput, Dump, DumpWhat, Question, Verify, VerifyOutput};
@@ -35,7 +35,7 @@ pub(crate) fn can(question: &Question) -> anyhow::Result<Exit> {
 pub(crate) fn explain(question: &Question) -> anyhow::Result<Exit> {
     let (input, from, to, judged) = asked(question)?;
     let snapshot = Snapshot::new(input.placed.world.clone());
-    let circumstances = Circumstances { through_service: to.service.is_some(), ..Circumstances::default() };
+    let circumstances = input.placed.circumstances(to.service.is_some());
     // the connection that shows the verdict first, then what else differs from it
     let mut paths = Vec::new();
     for flow in &judged.flows {
@@ -58,7 +58,7 @@ pub(crate) fn explain(question: &Question) -> anyhow::Result<Exit> {
 
 fn asked(question: &Question) -> anyhow::Result<(Input, End, End, Judged)> {
     let input = input::read(&question.source)?;
-    let end = |text: &str| resolve::end(&input.placed.world, text, &question.source.namespace);
+    let end = |text: &str| resolve::end(&input.placed.world, text, &question.source.namespace());
     let (from, to) = (end(&question.from)?, end(&question.to)?);
     let judged = Judge::new(&input.placed).judge(&from, &to, &Asked::parse(&question.port)?)?;
     Ok((input, from, to, judged))
@@ -90,7 +90,7 @@ fn exit_of(verdict: Answer) -> Exit {
 /// `sluice verify`.
 pub(crate) fn verify(command: &Verify) -> anyhow::Result<Exit> {
     let input = input::read(&command.source)?;
-    let claims = claims(&command.claims, &command.source.namespace)?;
+    let claims = claims(&command.claims, &command.source.namespace())?;
     if claims.is_empty() {
         bail!("{} holds no ConnectivityClaim", command.claims.display());
     }
@@ -202,7 +202,7 @@ pub(crate) fn claims_of(objects: &[sluice_kinds::LoadedObject]) -> anyhow::Resul
 /// `sluice dump`.
 pub(crate) fn dump(command: &Dump) -> anyhow::Result<Exit> {
     let input = input::read(&command.source)?;
-    let plan = compile(&input.placed.world, command.node.as_deref());
+    let plan = compile_as(&input.placed.world, command.node.as_deref(), input.placed.namespaces_are_complete);
     match command.what {
         DumpWhat::Plan => print!("{plan}"),
         DumpWhat::Nft => {
@@ -220,11 +220,23 @@ pub(crate) fn dump(command: &Dump) -> anyhow::Result<Exit> {
 
 /// The plan of a node, or of the whole cluster.
 pub(crate) fn compile(world: &World, node: Option<&str>) -> sluice_plan::Plan {
+    compile_as(world, node, false)
+}
+
+/// As [`compile`]; the namespaces among the objects may be all that exist.
+pub(crate) fn compile_as(
+    world: &World,
+    node: Option<&str>,
+    namespaces_are_complete: bool,
+) -> sluice_plan::Plan {
     let scope = match node {
         Some(node) => sluice_engine::Scope::Node(node.into()),
         None => sluice_engine::Scope::Cluster,
     };
     let mut engine = sluice_engine::Engine::new(scope);
+    if namespaces_are_complete {
+        engine = engine.with_complete_namespaces();
+    }
     for object in world.objects() {
         engine.apply(sluice_model::ObjectDelta::Upsert(object));
     }

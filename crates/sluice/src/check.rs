@@ -166,7 +166,12 @@ fn write_rules(enclave: &Enclave) -> anyhow::Result<usize> {
 /// Can everything that policy sees be listed, and does somebody else enforce policy already?
 async fn cluster(command: &Check) -> Vec<Item> {
     let mut items = Vec::new();
-    let client = match sluice_cluster::client_from_kubeconfig(command.kubeconfig.as_deref()).await {
+    let access = sluice_cluster::Access {
+        kubeconfig: command.kubeconfig.clone(),
+        context: command.context.clone(),
+        ..sluice_cluster::Access::default()
+    };
+    let client = match access.client().await {
         Ok(client) => client,
         Err(error) => {
             let remedy = "set KUBECONFIG or give --kubeconfig; for manifests no cluster is needed";

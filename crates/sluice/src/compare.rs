@@ -112,7 +112,7 @@ fn source(command: &Diff, files: Vec<PathBuf>) -> Source {
     Source {
         files,
         namespace: command.namespace.clone(),
-        kubeconfig: command.kubeconfig.clone(),
+        connection: command.connection.clone(),
         strict: command.strict,
     }
 }
@@ -125,7 +125,8 @@ fn side(command: &Diff, text: &str, known: Option<&World>) -> anyhow::Result<Inp
     } else {
         Texts::read(&[PathBuf::from(text)])
     };
-    let (input, warnings) = input::from_texts(&texts, &command.namespace, command.strict, known)?;
+    let (input, warnings) =
+        input::from_texts(&texts, command.namespace.as_deref().unwrap_or("default"), command.strict, known)?;
     for finding in &input.findings {
         eprintln!("warning: {finding}");
     }

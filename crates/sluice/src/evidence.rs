@@ -57,7 +57,7 @@ pub(crate) fn run(command: &Evidence) -> anyhow::Result<Exit> {
         (Some(bundle), ..) => check(bundle),
         (None, Some(claims), Some(out)) => {
             let input = input::read(&command.source)?;
-            let claims = ask::claims(claims, &command.source.namespace)?;
+            let claims = ask::claims(claims, &command.source.namespace())?;
             if claims.is_empty() {
                 bail!("there is no ConnectivityClaim to give evidence for");
             }

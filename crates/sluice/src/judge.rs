@@ -62,8 +62,7 @@ impl<'p> Judge<'p> {
     /// Judges every pair of addresses of one family. One denied pair makes the answer Denied.
     pub(crate) fn judge(&mut self, from: &End, to: &End, asked: &Asked) -> anyhow::Result<Judged> {
         let (targets, backends) = targets(&self.placed.world, to, asked)?;
-        let circumstances =
-            Circumstances { through_service: to.service.is_some(), ..Circumstances::default() };
+        let circumstances = self.placed.circumstances(to.service.is_some());
         let mut shown: Option<(Flow, Decision)> = None;
         let (mut missing, mut flows) = (Vec::new(), Vec::new());
         for source in &from.addresses {

@@ -425,7 +425,7 @@ pub(crate) fn prepare(command: &Prove) -> anyhow::Result<(Input, Vec<Claim>)> {
     }
     let input = input::read(&command.source)?;
     let claims = match &command.claims {
-        Some(path) => ask::claims(path, &command.source.namespace)?,
+        Some(path) => ask::claims(path, &command.source.namespace())?,
         None => ask::claims_of(&input.objects)?,
     };
     if claims.is_empty() && command.cells == 0 {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
-use crate::args::Sluice;
+use crate::args::{CLUSTER, Sluice};
 
 /// Writes one man page per command into a folder.
 pub(crate) fn man_pages(folder: &Path) -> anyhow::Result<usize> {
@@ -49,7 +49,10 @@ pub(crate) fn markdown() -> String {
          Manifests are YAML or JSON: files, folders (recursive; hidden files, kustomization.yaml and the files of Helm charts\n\
          are passed over), `-`, several documents in one text, `List` objects, what `kubectl get -A -o yaml` writes.\n\
          Workloads without pods count as one pod each; pods are tied to the workloads that own them. A document that cannot be\n\
-         read is reported with file and line, the others are judged, and the exit code is 2.\n\n",
+         read is reported with file and line, the others are judged, and the exit code is 2.\n\n\
+         Every command takes `-v` (say more), `-q` (print no result) and `--color auto|always|never`. Commands that speak to an API\n\
+         take kubectl's flags with kubectl's meaning: `--kubeconfig`, `--context`, `--cluster`, `--user`, `--server`, `--token`, `--as`,\n\
+         `--as-group`, `--as-uid`, `--request-timeout`. As `kubectl-sluice` (a link to the program) it is a plugin of kubectl.\n\n",
     );
     for sub in shown(&command) {
         section(&mut text, sub);
@@ -70,6 +73,7 @@ fn section(text: &mut String, command: &Command) {
     let arguments: Vec<&Arg> = command
         .get_arguments()
         .filter(|a| !a.is_hide_set() && !a.is_global_set() && a.get_id() != "help")
+        .filter(|a| a.get_help_heading() != Some(CLUSTER))
         .collect();
     if !arguments.is_empty() {
         text.push_str("| argument | meaning |\n|---|---|\n");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, bail};
 use sluice_addr::{AddrSet, Cidr, Family, Protocol, Transport};
-use sluice_model::{NetworkSet, ObjectKey, Pod, PodKey, World};
+use sluice_model::{Circumstances, NetworkSet, ObjectKey, Pod, PodKey, World};
 
 /// The ranges that pods without addresses are taken to be in: the defaults of RKE2 and k3s, and one for IPv6.
 const POD_RANGES: [&str; 2] = ["10.42.0.0/16", "fd00:10:42::/56"];
@@ -16,6 +16,8 @@ pub(crate) struct Placed {
     pub(crate) world: World,
     /// Pods whose addresses are assumed.
     pub(crate) assumed: BTreeSet<PodKey>,
+    /// Every namespace that exists is among the objects, as in what a cluster says: a pod of another one has none (semantics 1.4).
+    pub(crate) namespaces_are_complete: bool,
     /// CIDRs that hold some pod addresses and not others, where an address is assumed: a verdict may hang on them
     /// (semantics 1.11).
     splitting: Vec<Splitting>,
@@ -28,6 +30,15 @@ struct Splitting {
 }
 
 impl Placed {
+    /// In what circumstances its connections are judged.
+    pub(crate) fn circumstances(&self, through_service: bool) -> Circumstances {
+        Circumstances {
+            through_service,
+            namespaces_are_complete: self.namespaces_are_complete,
+            ..Circumstances::default()
+        }
+    }
+
     /// Does any verdict hang on assumed addresses?
     pub(crate) fn is_split(&self) -> bool {
         !self.splitting.is_empty()
@@ -104,7 +115,7 @@ pub(crate) fn place_as(mut world: World, known: Option<&World>) -> Placed {
         assumed.insert(pod.key.clone());
     }
     let splitting = if assumed.is_empty() { Vec::new() } else { splitting_cidrs(&world, &ranges) };
-    Placed { world, assumed, splitting }
+    Placed { world, assumed, namespaces_are_complete: false, splitting }
 }
 
 fn nth(range: Cidr, n: u128) -> Option<IpAddr> {

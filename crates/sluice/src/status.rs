@@ -37,7 +37,7 @@ enum State {
 
 /// Runs the command.
 pub(crate) async fn run(command: Status) -> anyhow::Result<Exit> {
-    let client = sluice_cluster::client_from_kubeconfig(command.kubeconfig.as_deref()).await?;
+    let client = command.connection.access().client().await?;
     let nodes = nodes(&client).await?;
     if command.output == AnswerOutput::Json {
         let object = serde_json::json!({

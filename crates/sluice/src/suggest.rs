@@ -73,14 +73,14 @@ fn for_flow(
     from: &str,
     to: &str,
 ) -> anyhow::Result<(Vec<Advice>, bool)> {
-    let end = |text: &str| resolve::end(&input.placed.world, text, &command.source.namespace);
+    let end = |text: &str| resolve::end(&input.placed.world, text, &command.source.namespace());
     let judged = Judge::new(&input.placed).judge(&end(from)?, &end(to)?, &Asked::parse(&command.port)?)?;
     let Some((flow, decision)) = &judged.decision else { bail!("missing: {}", judged.missing.join("; ")) };
     Ok((vec![suggest_for_flow(snapshot, flow)], decision.is_allowed()))
 }
 
 fn for_claims(command: &Suggest, snapshot: &Snapshot, path: &Path) -> anyhow::Result<(Vec<Advice>, bool)> {
-    let mut claims = ask::claims(path, &command.source.namespace)?;
+    let mut claims = ask::claims(path, &command.source.namespace())?;
     if let Some(name) = &command.name {
         claims.retain(|claim| *claim.name == **name);
     }
@@ -163,7 +163,7 @@ pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
         return Ok(Exit::No);
     }
     crate::runtime()?.block_on(async {
-        let client = sluice_cluster::client_from_kubeconfig(command.source.kubeconfig.as_deref()).await?;
+        let client = command.source.connection.access().client().await?;
         for policy in &policies {
             let done = verbs::apply_object(&client, policy).await?;
             eprintln!("{} {}", done.name, done.what);

@@ -18,7 +18,7 @@ use crate::input;
 const FIELD_MANAGER: &str = "sluice";
 
 async fn connect(target: &Target) -> anyhow::Result<Client> {
-    Ok(sluice_cluster::client_from_kubeconfig(target.kubeconfig.as_deref()).await?)
+    Ok(target.connection.access().client().await?)
 }
 
 /// The resource of a kind or of a name people type, by discovery.
@@ -111,7 +111,7 @@ fn api(client: &Client, found: &Found, namespace: &str) -> Api<DynamicObject> {
 
 /// `sluice apply`: creates what is not there and merges into what is. All objects are read before the first is written.
 pub(crate) async fn apply(command: Manifests) -> anyhow::Result<Exit> {
-    let objects = input::values(&command.files, &command.target.namespace)?;
+    let objects = input::values(&command.files, &command.target.namespace())?;
     let client = connect(&command.target).await?;
     for object in &objects {
         let done = apply_object(&client, object).await?;
@@ -169,7 +169,7 @@ pub(crate) async fn get(command: Get) -> anyhow::Result<Exit> {
     let api: Api<DynamicObject> = if command.all_namespaces {
         Api::all_with(client.clone(), &found.resource)
     } else {
-        api(&client, &found, &command.target.namespace)
+        api(&client, &found, &command.target.namespace())
     };
     let objects = match &command.name {
         Some(name) => vec![api.get(name).await?],
@@ -215,8 +215,8 @@ pub(crate) async fn get(command: Get) -> anyhow::Result<Exit> {
 /// The table that the API itself makes, as kubectl shows it.
 async fn table(client: &Client, found: &Found, command: &Get, wide: bool) -> anyhow::Result<String> {
     use std::fmt::Write;
-    let namespace =
-        (found.namespaced && !command.all_namespaces).then_some(command.target.namespace.as_str());
+    let own = command.target.namespace();
+    let namespace = (found.namespaced && !command.all_namespaces).then_some(own.as_str());
     let mut path = <DynamicObject as kube::Resource>::url_path(&found.resource, namespace);
     if let Some(name) = &command.name {
         path = format!("{path}/{name}");
@@ -269,7 +269,7 @@ async fn table(client: &Client, found: &Found, command: &Get, wide: bool) -> any
 pub(crate) async fn delete(command: Delete) -> anyhow::Result<Exit> {
     let client = connect(&command.target).await?;
     if !command.files.is_empty() {
-        let objects = input::values(&command.files, &command.target.namespace)?;
+        let objects = input::values(&command.files, &command.target.namespace())?;
         for object in objects.iter().rev() {
             println!("{} deleted", delete_object(&client, object).await?);
         }
@@ -281,7 +281,7 @@ pub(crate) async fn delete(command: Delete) -> anyhow::Result<Exit> {
     let found = discover(&client, |s| s.is_called(resource))
         .await?
         .with_context(|| format!("the API serves no resource {resource:?}"))?;
-    api(&client, &found, &command.target.namespace).delete(name, &DeleteParams::default()).await?;
+    api(&client, &found, &command.target.namespace()).delete(name, &DeleteParams::default()).await?;
     println!("{}/{name} deleted", found.resource.kind.to_lowercase());
     Ok(Exit::Yes)
 }
@@ -327,7 +327,7 @@ async fn delete_object(client: &Client, object: &Value) -> anyhow::Result<String
 }
 
 fn pods(client: &Client, target: &Target) -> Api<sluice_kinds::KubernetesPod> {
-    Api::namespaced(client.clone(), &target.namespace)
+    Api::namespaced(client.clone(), &target.namespace())
 }
 
 /// `sluice exec`: exits with the command's own code.

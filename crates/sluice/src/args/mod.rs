@@ -18,13 +18,13 @@ pub(crate) use self::questions::{
 #[command(name = "sluice", version, max_term_width = 110, disable_help_subcommand = true)]
 pub(crate) struct Sluice {
     /// Say more on standard error (-v, -vv).
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = 900)]
     pub(crate) verbose: u8,
     /// Print no result; the exit code says it.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 901)]
     pub(crate) quiet: bool,
     /// When to colour (NO_COLOR and CLICOLOR_FORCE are heeded by auto).
-    #[arg(long, value_enum, default_value = "auto", global = true)]
+    #[arg(long, value_enum, default_value = "auto", global = true, display_order = 902)]
     pub(crate) color: When,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -190,12 +190,11 @@ pub(crate) struct Source {
     /// kubeconfig is read.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// The namespace of objects and ends that name none.
-    #[arg(short, long, default_value = "default")]
-    pub(crate) namespace: String,
-    /// The kubeconfig to use.
-    #[arg(long, env = "KUBECONFIG")]
-    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The namespace of objects and ends that name none; without it default, or that of the context where a cluster is read.
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
     /// Treat warnings as errors.
     #[arg(long)]
     pub(crate) strict: bool,
@@ -204,12 +203,99 @@ pub(crate) struct Source {
 /// The cluster to talk to.
 #[derive(Debug, Args)]
 pub(crate) struct Target {
-    /// The namespace.
-    #[arg(short, long, default_value = "default")]
-    pub(crate) namespace: String,
-    /// The kubeconfig to use.
-    #[arg(long, env = "KUBECONFIG")]
+    /// The namespace; without it that of the context.
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+impl Target {
+    /// The namespace that is meant.
+    pub(crate) fn namespace(&self) -> String {
+        let of_context = || self.connection.access().namespace();
+        self.namespace.clone().or_else(of_context).unwrap_or_else(|| "default".into())
+    }
+}
+
+impl Source {
+    /// The namespace of what names none. Files mean the same wherever they are read, so that a context has no say about them.
+    pub(crate) fn namespace(&self) -> String {
+        let of_context = || if self.files.is_empty() { self.connection.access().namespace() } else { None };
+        self.namespace.clone().or_else(of_context).unwrap_or_else(|| "default".into())
+    }
+}
+
+/// Which API, and as whom: kubectl's flags with kubectl's meaning.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = CLUSTER)]
+pub(crate) struct Connection {
+    /// The kubeconfig to use, or several as KUBECONFIG lists them.
+    #[arg(long, env = "KUBECONFIG", hide_env_values = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig.
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+    /// The cluster of the kubeconfig.
+    #[arg(long)]
+    pub(crate) cluster: Option<String>,
+    /// The user of the kubeconfig.
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// The URL of the API.
+    #[arg(long)]
+    pub(crate) server: Option<String>,
+    /// The bearer token to show.
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// The user to act as.
+    #[arg(long = "as", value_name = "USER")]
+    pub(crate) act_as: Option<String>,
+    /// A group to act as; repeatable.
+    #[arg(long = "as-group", value_name = "GROUP")]
+    pub(crate) act_as_groups: Vec<String>,
+    /// The uid to act as.
+    #[arg(long = "as-uid", value_name = "UID")]
+    pub(crate) act_as_uid: Option<String>,
+    /// How long a request may take (30s, 2m); 0 for as long as it takes.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) request_timeout: Option<std::time::Duration>,
+}
+
+/// Where the flags of a connection stand in help.
+pub(crate) const CLUSTER: &str = "Cluster";
+
+/// `30`, `30s`, `2m`, `1h`, as kubectl takes them.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let each = match unit {
+        "h" => 3_600,
+        "m" => 60,
+        _ => 1,
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(each));
+    seconds.map(std::time::Duration::from_secs).ok_or_else(|| "write 30s, 2m or 1h".into())
+}
+
+impl Connection {
+    /// The same for the crate that connects.
+    pub(crate) fn access(&self) -> sluice_cluster::Access {
+        sluice_cluster::Access {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            cluster: self.cluster.clone(),
+            user: self.user.clone(),
+            server: self.server.clone(),
+            token: self.token.clone(),
+            act_as: self.act_as.clone(),
+            act_as_groups: self.act_as_groups.clone(),
+            act_as_uid: self.act_as_uid.clone(),
+            timeout: self.request_timeout.filter(|time| !time.is_zero()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -274,4 +360,25 @@ pub(crate) struct Up {
     /// Where to write the kubeconfig, besides the lab's own folder.
     #[arg(long)]
     pub(crate) kubeconfig_out: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_kubectl_reads_them() {
+        for (text, seconds) in [
+            ("30", Some(30)),
+            ("5s", Some(5)),
+            ("2m", Some(120)),
+            ("1h", Some(3_600)),
+            ("0", Some(0)),
+            ("x", None),
+            ("", None),
+            ("s", None),
+        ] {
+            assert_eq!(duration(text).ok().map(|time| time.as_secs()), seconds, "{text:?}");
+        }
+    }
 }

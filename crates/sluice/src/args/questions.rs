@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{AnswerOutput, ReachOutput, Source, VerifyOutput};
+use super::{AnswerOutput, Connection, ReachOutput, Source, VerifyOutput};
 
 #[derive(Debug, Args)]
 pub(crate) struct Question {
@@ -86,12 +86,11 @@ pub(crate) struct Diff {
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: DiffOutput,
-    /// The namespace of objects that name none.
-    #[arg(short, long, default_value = "default")]
-    pub(crate) namespace: String,
-    /// The kubeconfig to use.
-    #[arg(long, env = "KUBECONFIG")]
-    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The namespace of objects that name none; without it default, or that of the context for a cluster.
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
     /// Treat warnings as errors.
     #[arg(long)]
     pub(crate) strict: bool,
@@ -297,8 +296,11 @@ pub(crate) struct Check {
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: AnswerOutput,
     /// The kubeconfig to use.
-    #[arg(long, env = "KUBECONFIG")]
+    #[arg(long, env = "KUBECONFIG", hide_env_values = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig.
+    #[arg(long)]
+    pub(crate) context: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -306,7 +308,6 @@ pub(crate) struct Status {
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: AnswerOutput,
-    /// The kubeconfig to use.
-    #[arg(long, env = "KUBECONFIG")]
-    pub(crate) kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 }

@@ -299,10 +299,14 @@ fn can_be_sent(sample: &Sample, snapshot: &Snapshot, outside: &[IpAddr]) -> bool
         && (protocol != Protocol::UDP || is_outside || serves_udp)
 }
 
-/// The packets whose destination is a Service's backend, as clients send them: to the Service address.
+/// The packets whose destination is a Service's backend, as clients in the cluster send them: to the Service address.
 fn by_service(packets: &[Sample], world: &World) -> Vec<(usize, Flow)> {
     let mut flows = Vec::new();
     for (index, sample) in packets.iter().enumerate() {
+        // outside nobody knows the way to Service addresses
+        if sample.from.pod.is_none() && !sample.from.name.starts_with("node ") {
+            continue;
+        }
         let Transport::Ports { protocol, source, destination } = sample.flow.transport else { continue };
         for slice in world.slices.values() {
             let is_backend = slice.endpoints.iter().any(|e| e.addresses.contains(&sample.flow.destination));
@@ -370,9 +374,9 @@ ports: [{name: dns, protocol: UDP, port: 53}]
             world.apply(ObjectDelta::Upsert(object));
         }
         let place = |address: &str| Place {
-            name: address.into(),
+            name: format!("n/{address}"),
             address: address.parse().expect("an address"),
-            pod: None,
+            pod: Some(sluice_model::PodKey::new("n", address)),
         };
         let sample = |to: &str, transport| Sample {
             from: place("10.42.1.2"),

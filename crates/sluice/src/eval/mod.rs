@@ -54,7 +54,8 @@ pub(crate) fn run(command: &Eval) -> anyhow::Result<Exit> {
     } else {
         Box::new(std::fs::File::open(&command.flows).with_context(|| format!("cannot read {name}"))?)
     };
-    let questions = Questions { name: &name, namespace: &command.source.namespace, reader };
+    let namespace = command.source.namespace();
+    let questions = Questions { name: &name, namespace: &namespace, reader };
     answer(&input.placed, questions, &mut std::io::stdout().lock())?;
     Ok(input.exit(Exit::Yes))
 }
@@ -72,7 +73,7 @@ pub(crate) struct Questions<'a> {
 /// Writes the answers to all questions, in their order. That whoever reads them has left is no error.
 pub(crate) fn answer(placed: &Placed, questions: Questions<'_>, out: &mut impl Write) -> anyhow::Result<()> {
     let Questions { name, namespace, reader } = questions;
-    let plan = crate::ask::compile(&placed.world, None);
+    let plan = crate::ask::compile_as(&placed.world, None, placed.namespaces_are_complete);
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     let (to_workers, blocks) = sync_channel::<Block>(workers * WAITING);
     let (to_writer, order) = sync_channel::<Receiver<Answers>>(workers * WAITING * 2);

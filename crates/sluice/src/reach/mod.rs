@@ -57,7 +57,7 @@ pub(crate) fn run(command: &Reach) -> anyhow::Result<Exit> {
 }
 
 fn exposure(input: &Input, text: &str, command: &Reach) -> anyhow::Result<Exit> {
-    let end = resolve::end(&input.placed.world, text, &command.source.namespace)?;
+    let end = resolve::end(&input.placed.world, text, &command.source.namespace())?;
     if end.pods.is_empty() {
         bail!("{text} is no pod and no workload");
     }
@@ -76,7 +76,7 @@ fn exposure(input: &Input, text: &str, command: &Reach) -> anyhow::Result<Exit> 
 fn reachability(input: &Input, command: &Reach) -> anyhow::Result<Reachability> {
     let placed = &input.placed;
     let filter = |text: &Option<String>| -> anyhow::Result<Option<End>> {
-        text.as_ref().map(|t| resolve::end(&placed.world, t, &command.source.namespace)).transpose()
+        text.as_ref().map(|t| resolve::end(&placed.world, t, &command.source.namespace())).transpose()
     };
     // the controller is no object, but its rows can be asked for
     let asks_controller = command.from.as_deref() == Some(CONTROLLER);

@@ -1,5 +1,6 @@
 //! The command line as its users run it: text in, text out. No test here needs a kernel, a cluster or a network.
 
+mod cluster;
 mod examples;
 mod goldens;
 mod input;
