@@ -140,7 +140,7 @@ fn come_later(history: &History) -> usize {
 #[test]
 fn pods_that_come_may_do_nothing_that_was_not_told() {
     replay(env!("CARGO_MANIFEST_DIR"), "exposure", come_later);
-    let (seeds, mut rows) = (Seeds::of_run(200), 0);
+    let (seeds, mut rows) = (Seeds::of_run(3_000), 0);
     for seed in &seeds {
         let rng = &mut StdRng::seed_from_u64(seed);
         let world = random_world(rng);
@@ -157,5 +157,6 @@ fn pods_that_come_may_do_nothing_that_was_not_told() {
         history.then(come);
         rows += hold("exposure", seed, &history, come_later);
     }
+    // few worlds have pods that come where the nodes say that pods are
     assert!(rows > 50 || !seeds.are_many(), "{rows}");
 }
