@@ -7,6 +7,7 @@ use std::ops::Bound;
 use rustc_hash::FxHashMap;
 use sluice_addr::{Family, PortSet};
 use sluice_plan::{Ground, Plan, PlanDelta, Span};
+use smallvec::SmallVec;
 
 use crate::classes::{ChangedClass, ClassKey};
 use crate::core::{Core, Progress};
@@ -26,18 +27,21 @@ struct Region {
 /// What a pod's own facts and those of its address say together, by ground. Asked many times for the same two.
 type Combined = FxHashMap<(usize, FactsId, FactsId), FactsId>;
 
+/// Pod addresses with their new classes; mostly a single one.
+type Moved = SmallVec<[(IpAddr, ClassIx); 4]>;
+
 impl Core {
     /// Finds the classes of all addresses of which something else may be known, and writes them to the plan.
     pub(crate) fn classify(
         &mut self,
-        hosts: Vec<IpAddr>,
+        hosts: &mut Vec<IpAddr>,
         progress: &mut Progress,
         plan: &mut Plan,
         delta: &mut PlanDelta,
     ) -> Vec<ChangedClass> {
         let (v4, v6) = self.places.touched();
-        let due = self.due_hosts(hosts, &v4, &v6, progress, plan);
-        let mut moved = self.classify_hosts(due, progress);
+        self.add_due_hosts(hosts, &v4, &v6, progress, plan);
+        let mut moved = self.classify_hosts(hosts, progress);
         let mut regions = Vec::new();
         for (first, last) in expanded(v4, plan, to_v4) {
             let stretches = self.places.stretches_v4(first, last);
@@ -47,7 +51,7 @@ impl Core {
             let stretches = self.places.stretches_v6(first, last);
             regions.push(self.region(last, stretches, Family::V6, plan));
         }
-        for (address, class) in self.pods.deserted.drain() {
+        for (address, class) in self.pods.hosts.deserted.drain() {
             class.into_iter().for_each(|class| self.classes.leave(class));
             self.contested.remove(&address);
             if plan.hosts.remove(&address).is_some() {
@@ -74,7 +78,7 @@ impl Core {
             plan.hosts =
                 moved.into_iter().map(|(address, class)| (address, self.classes.id(class))).collect();
             delta.hosts.upserts.clone_from(&plan.hosts);
-            moved = Vec::new();
+            moved = Moved::new();
         }
         for (address, class) in moved {
             let id = self.classes.id(class);
@@ -93,15 +97,15 @@ impl Core {
         changed
     }
 
-    /// The pod addresses of which something else may be known.
-    fn due_hosts(
+    /// Adds the pod addresses of which something else may be known to those that may have other owners.
+    fn add_due_hosts(
         &self,
-        mut due: Vec<IpAddr>,
+        due: &mut Vec<IpAddr>,
         v4: &[(u32, u32)],
         v6: &[(u128, u128)],
         progress: &Progress,
         plan: &Plan,
-    ) -> Vec<IpAddr> {
+    ) {
         for shape in progress.shapes.iter().filter_map(|shape| self.shapes.get(*shape)) {
             due.extend(self.pods.chain(shape.head).flat_map(|(_, pod)| pod.addresses.iter().copied()));
         }
@@ -116,14 +120,13 @@ impl Core {
         }
         due.sort_unstable();
         due.dedup();
-        due
     }
 
     /// Returns the addresses that have another class than before, in order.
-    fn classify_hosts(&mut self, due: Vec<IpAddr>, progress: &mut Progress) -> Vec<(IpAddr, ClassIx)> {
+    fn classify_hosts(&mut self, due: &[IpAddr], progress: &mut Progress) -> Moved {
         let mut combined = Combined::default();
-        let mut moved = Vec::new();
-        for address in due {
+        let mut moved = Moved::new();
+        for address in due.iter().copied() {
             let owners = self.pods.owners(address);
             let key = match owners.as_slice() {
                 [] => continue, // deserted
@@ -137,7 +140,7 @@ impl Core {
                 }
             };
             let class = self.classes.enter(key, &mut self.lists);
-            let host = self.pods.host_mut(address).expect("an address with owners is a host");
+            let host = self.pods.hosts.get_mut(address).expect("an address with owners is a host");
             if let Some(old) = host.class.replace(class) {
                 self.classes.leave(old);
                 if old == class {

@@ -9,12 +9,11 @@ use smallvec::SmallVec;
 use crate::core::Core;
 use crate::endpoints::LocalPod;
 use crate::engine::Scope;
-use crate::ids::PodId;
-use crate::labels::take_labels;
-use crate::named_ports::take_ports;
+use crate::ids::{PodId, ShapeId};
+use crate::named_ports::port_texts;
 use crate::nodes::Witness;
 use crate::pods::Pod;
-use crate::shapes::ShapeKey;
+use crate::shapes::Looks;
 
 impl Core {
     /// Takes in a pod; whether anything is different from what was known of it.
@@ -34,24 +33,26 @@ impl Core {
             }
         }
         let symbols = &mut self.catalog.symbols;
-        let namespace = symbols.take(&pod.key.namespace);
-        let known = self.pods.find(namespace, &pod.key.name);
+        let known = self.pods.find(&pod.key.namespace, &pod.key.name, symbols);
         let shape = (!live.is_empty()).then(|| {
-            let key = ShapeKey {
-                namespace: symbols.retain(namespace),
-                account: symbols.take(&pod.service_account),
-                labels: take_labels(&pod.labels, symbols),
-                ports: take_ports(&pod.named_ports, symbols),
+            let looks = Looks {
+                namespace: &pod.key.namespace,
+                account: &pod.service_account,
+                labels: &pod.labels,
+                ports: port_texts(&pod.named_ports),
             };
-            self.shapes.take(key, symbols)
+            self.shapes.take(&looks, symbols)
         });
         let node = pod.node.as_ref().map(|node| symbols.take(node));
         let id = match known {
-            Some(id) => {
-                symbols.release(namespace); // the record has a use of its own
-                id
+            Some(id) => id,
+            None => {
+                let namespace = match shape {
+                    Some(shape) => symbols.retain(self.shapes.of(shape).key.namespace),
+                    None => symbols.take(&pod.key.namespace),
+                };
+                self.pods.insert(Pod::new(namespace, pod.key.name.clone()), symbols)
             }
-            None => self.pods.insert(Pod::new(namespace, pod.key.name.clone())),
         };
         let info = local.then(|| (pod.uid.clone(), pod.node.clone()));
         let old = self.pods.of(id);
@@ -61,10 +62,9 @@ impl Core {
             (None, Some(local)) => !local.alive,
             (Some(_), None) => false,
         };
-        let same_owner = old.addresses == addresses
-            && old.deleting == pod.deleting
-            && old.is_node == is_node
-            && old.shape == shape;
+        let same_claims =
+            old.addresses == addresses && old.deleting == pod.deleting && old.is_node == is_node;
+        let same_owner = same_claims && old.shape == shape;
         let unchanged =
             known.is_some() && same_endpoint && same_owner && old.node == node && old.local == local;
         if unchanged {
@@ -74,7 +74,11 @@ impl Core {
             }
             return false;
         }
-        if !same_owner || old.node != node {
+        let only_looks = same_claims && old.node == node && old.shape.is_some() && shape.is_some();
+        if !same_owner && only_looks {
+            node.into_iter().for_each(|node| symbols.release(node));
+            self.reshape(id, shape);
+        } else if !same_owner || old.node != node {
             self.withdraw(id, &pod.key);
             let record = self.pods.of_mut(id);
             (record.shape, record.deleting, record.is_node) = (shape, pod.deleting, is_node);
@@ -103,16 +107,14 @@ impl Core {
 
     /// A pod is gone; whether it was known.
     pub(crate) fn delete_pod(&mut self, key: &model::PodKey) -> bool {
-        let namespace = self.catalog.symbols.find(&key.namespace);
-        let Some(id) = namespace.and_then(|namespace| self.pods.find(namespace, &key.name)) else {
-            return false;
-        };
+        let known = self.pods.find(&key.namespace, &key.name, &self.catalog.symbols);
+        let Some(id) = known else { return false };
         self.withdraw(id, key);
         if let Some(local) = self.locals.get_mut(&id) {
             local.alive = false;
             self.dirty.pods.push(id);
         }
-        if let Some(pod) = self.pods.remove(id) {
+        if let Some(pod) = self.pods.remove(id, &self.catalog.symbols) {
             pod.node.into_iter().for_each(|node| self.catalog.symbols.release(node));
             self.catalog.symbols.release(pod.namespace);
         }
@@ -122,10 +124,24 @@ impl Core {
     /// The keys of all pods.
     pub(crate) fn pod_keys(&self) -> Vec<model::ObjectKey> {
         let key = |pod: &Pod| {
-            let namespace = self.catalog.symbols.text(pod.namespace).clone();
+            let namespace = self.catalog.symbols.text(pod.namespace).into();
             model::ObjectKey { kind: model::Kind::Pod, namespace, name: pod.name.clone() }
         };
         self.pods.iter().map(|(_, pod)| key(pod)).collect()
+    }
+
+    /// A pod that keeps its addresses has another shape now. Takes over one use of it.
+    fn reshape(&mut self, id: PodId, shape: Option<ShapeId>) {
+        let record = self.pods.of_mut(id);
+        let old = std::mem::replace(&mut record.shape, shape);
+        self.dirty.hosts.extend_from_slice(&record.addresses);
+        if let Some(old) = old {
+            self.pods.unlink(id, &mut self.shapes.of_mut(old).head);
+            self.give_back_shape(old);
+        }
+        if let Some(shape) = shape {
+            self.pods.link(id, &mut self.shapes.of_mut(shape).head);
+        }
     }
 
     /// Takes a pod's addresses and shape away from it, if it has any.
@@ -141,7 +157,7 @@ impl Core {
             return;
         }
         for address in addresses {
-            let others = self.pods.disclaim(address, id);
+            let others = self.pods.hosts.disclaim(address, id);
             self.touch_host(address, &others);
         }
         if let Some(shape) = shape {
@@ -165,13 +181,13 @@ impl Core {
             self.pods.link(id, &mut self.shapes.of_mut(shape).head);
         }
         for address in addresses {
-            let others = self.pods.claim(address, id);
+            let others = self.pods.hosts.claim(address, id);
             self.touch_host(address, &others);
         }
     }
 
     fn witness(&self, key: &model::PodKey, node: crate::ids::Sym) -> Witness {
-        let node = self.catalog.symbols.text(node).clone();
+        let node = self.catalog.symbols.text(node).into();
         Witness::Pod { namespace: key.namespace.clone(), name: key.name.clone(), node }
     }
 
@@ -181,7 +197,7 @@ impl Core {
         self.dirty.pods.extend(others.iter().filter(|pod| self.locals.contains_key(pod)));
     }
 
-    pub(crate) fn give_back_shape(&mut self, shape: crate::ids::ShapeId) {
+    pub(crate) fn give_back_shape(&mut self, shape: ShapeId) {
         if let Some(facts) = self.shapes.release(shape, &mut self.catalog.symbols) {
             self.lists.release(facts);
         }

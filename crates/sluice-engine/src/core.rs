@@ -114,7 +114,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(scope: Scope) -> Self {
         let mut catalog = Catalog::default();
-        let orchestrator = catalog.symbols.take_str("k8s");
+        let orchestrator = catalog.symbols.take("k8s");
         let namespaces = Namespaces::new(&mut catalog.symbols);
         Core {
             scope,
@@ -157,7 +157,7 @@ impl Core {
         self.update_namespaces(&dirty, world, &mut progress);
         self.update_holders(&dirty, world);
         self.update_hosts(&dirty, world, &mut progress);
-        self.count_endpoints(std::mem::take(&mut dirty.pods), &mut progress);
+        self.count_endpoints(&mut dirty.pods, &mut progress);
         self.vacate_shapes(&mut progress);
         self.update_projects(&mut dirty, world);
         self.update_policies(&dirty.policies, world, &mut progress);
@@ -173,7 +173,7 @@ impl Core {
         self.ask_stale_shapes(&mut progress);
         self.ask_stale_holders();
         self.places.update(&mut self.lists, &mut self.ports);
-        let changed = self.classify(dirty.hosts, &mut progress, plan, delta);
+        let changed = self.classify(&mut dirty.hosts, &mut progress, plan, delta);
         self.update_endpoints(&mut progress, plan, delta);
         self.update_host_legs(&progress, &changed, world);
         self.legs.sweep(&mut self.roles, &mut self.functions, plan, delta);
@@ -196,6 +196,12 @@ impl Core {
             self.catalog.release_query(query);
         }
         self.settle();
+        dirty.pods.clear();
+        dirty.hosts.clear();
+        // room for the next ones, unless it is as much as a whole cluster needs
+        if dirty.pods.capacity().max(dirty.hosts.capacity()) <= 1024 {
+            (self.dirty.pods, self.dirty.hosts) = (dirty.pods, dirty.hosts);
+        }
     }
 
     /// Numbers of what has gone are free from now on.

@@ -132,7 +132,7 @@ impl Core {
         Family::BOTH.map(|family| {
             let same = Some(address).filter(|a| Family::of(*a) == family);
             let other = || owned.iter().copied().find(|a| Family::of(*a) == family);
-            match same.or_else(other).and_then(|a| self.pods.host(a)?.class) {
+            match same.or_else(other).and_then(|a| self.pods.hosts.get(a)?.class) {
                 Some(class) => {
                     let answers = self.classes.answers(class, &self.catalog.criteria, &self.lists);
                     OwnFacts::new(true, answers.contested, answers.facts, answers.deny, asked)

@@ -32,6 +32,8 @@ pub struct Engine {
     world: World,
     plan: Plan,
     revisions: Revisions,
+    /// Are there newer revisions than those of the plan?
+    observed: bool,
     /// Kinds that are being read anew, with what was seen of each so far.
     resyncs: BTreeMap<Kind, BTreeSet<ObjectKey>>,
     /// Has an object changed since the last flush?
@@ -46,6 +48,7 @@ impl Engine {
             world: World::default(),
             plan: Plan::default(),
             revisions: Revisions::new(),
+            observed: false,
             resyncs: BTreeMap::new(),
             stale: true,
         }
@@ -167,15 +170,17 @@ impl Engine {
     /// Notes that all changes of a kind up to a resourceVersion were applied; the next plan carries it.
     pub fn observe(&mut self, kind: &str, revision: u64) {
         match self.revisions.get_mut(kind) {
-            Some(known) => *known = revision.max(*known),
+            Some(known) if *known >= revision => return,
+            Some(known) => *known = revision,
             None => drop(self.revisions.insert(kind.into(), revision)),
         }
+        self.observed = true;
     }
 
     /// Brings the plan up to date. `None` if nothing was applied or observed since the last flush; a delta that
     /// [`PlanDelta::is_empty`] carries new revisions only.
     pub fn flush(&mut self) -> Option<PlanDelta> {
-        let observed = self.revisions != self.plan.revisions;
+        let observed = std::mem::take(&mut self.observed);
         if !self.stale && !observed {
             return None;
         }

@@ -168,10 +168,10 @@ impl Key {
             "projectcalico.org/orchestrator" => Key::Orchestrator,
             _ => match (key.strip_prefix("pcns."), key.strip_prefix("pcsa.")) {
                 (Some(label), _) if is_forged(label) => Key::Never,
-                (Some(label), _) => Key::Namespace(symbols.take_str(label)),
+                (Some(label), _) => Key::Namespace(symbols.take(label)),
                 (_, Some(label)) if is_forged(label) => Key::Never,
-                (_, Some(label)) => Key::Account(symbols.take_str(label)),
-                (None, None) => Key::Own(symbols.take_str(key)),
+                (_, Some(label)) => Key::Account(symbols.take(label)),
+                (None, None) => Key::Own(symbols.take(key)),
             },
         }
     }

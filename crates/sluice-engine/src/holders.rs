@@ -11,7 +11,7 @@ use crate::core::{Core, Dirty, Pair};
 use crate::facts::{Fact, YES, tidy};
 use crate::ids::{FactsId, HolderId, QueryId, Slab, SourceId, Sym};
 use crate::labels::{HolderLabels, LabelList, release_labels, take_labels};
-use crate::named_ports::{NamedPortList, ports_of, take_ports};
+use crate::named_ports::{NamedPortList, port_texts, ports_of, take_ports};
 use crate::namespaces::Alone;
 use crate::symbols::Symbols;
 
@@ -130,7 +130,7 @@ impl Core {
         let new = Holder {
             namespace: written.namespace.map(|namespace| symbols.take(namespace)),
             labels: take_labels(written.labels, symbols),
-            ports: take_ports(written.ports, symbols),
+            ports: take_ports(&port_texts(written.ports), symbols),
             addresses: written.addresses,
             were: None,
             facts: FactsId::default(),

@@ -7,17 +7,21 @@ use crate::expr::{Key, Labelled};
 use crate::ids::Sym;
 use crate::symbols::Symbols;
 
-/// Keys and values, in the order of the numbers of the keys.
+/// Keys and values, in the order of the texts of the keys, as [`Labels`] have them.
 pub(crate) type LabelList = Box<[(Sym, Sym)]>;
 
 /// The labels of service accounts, by namespace and name.
 pub(crate) type Accounts = FxHashMap<(Sym, Sym), LabelList>;
 
 pub(crate) fn take_labels(labels: &Labels, symbols: &mut Symbols) -> LabelList {
-    let mut list: Vec<(Sym, Sym)> =
-        labels.pairs().iter().map(|(key, value)| (symbols.take(key), symbols.take(value))).collect();
-    list.sort_unstable();
-    list.into()
+    labels.iter().map(|(key, value)| (symbols.take(key), symbols.take(value))).collect()
+}
+
+/// Are these the labels with these numbers? Looks nothing up, so that labels which are known cost little.
+pub(crate) fn are_labels(list: &[(Sym, Sym)], labels: &Labels, symbols: &Symbols) -> bool {
+    let mut pairs = list.iter().zip(labels.iter());
+    list.len() == labels.len()
+        && pairs.all(|((key, value), (own, text))| symbols.is(*key, own) && symbols.is(*value, text))
 }
 
 pub(crate) fn release_labels(labels: &[(Sym, Sym)], symbols: &mut Symbols) {

@@ -205,7 +205,9 @@ impl Legs {
                 None => materials.roles.iter().for_each(|(_, role)| revise(role)),
             }
         }
-        delta.exceptions.retain(|_, changes| !changes.is_empty());
+        if !changed.is_empty() {
+            delta.exceptions.retain(|_, changes| !changes.is_empty());
+        }
     }
 
     /// Computes a leg from nothing.

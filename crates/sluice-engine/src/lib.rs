@@ -22,6 +22,7 @@ mod addresses;
 mod arrivals;
 mod asking;
 mod catalog;
+mod claims;
 mod classes;
 mod compose;
 mod core;

@@ -2,30 +2,29 @@
 
 use sluice_addr::{PortSet, Protocol};
 use sluice_model::NamedPort;
+use smallvec::SmallVec;
 
 use crate::criterion::{Criteria, Criterion, PortMap};
 use crate::facts::{Fact, PortMaps};
 use crate::ids::{QueryId, Sym};
 use crate::symbols::Symbols;
 
-/// Named ports, sorted, each once.
+/// Named ports in the order of their texts, each once.
 pub(crate) type NamedPortList = Box<[(Sym, Protocol, u16)]>;
 
-pub(crate) fn take_ports(ports: &[NamedPort], symbols: &mut Symbols) -> NamedPortList {
-    if ports.is_empty() {
-        return NamedPortList::default();
-    }
-    let mut list: Vec<(Sym, Protocol, u16)> =
-        ports.iter().map(|port| (symbols.take(&port.name), port.protocol, port.port)).collect();
+/// [`NamedPortList`] before its names have numbers.
+pub(crate) type PortTexts<'a> = SmallVec<[(&'a str, Protocol, u16); 4]>;
+
+/// Named ports in order, each once.
+pub(crate) fn port_texts(ports: &[NamedPort]) -> PortTexts<'_> {
+    let mut list: PortTexts<'_> = ports.iter().map(|port| (&*port.name, port.protocol, port.port)).collect();
     list.sort_unstable();
-    list.dedup_by(|later, kept| {
-        let same = later == kept;
-        if same {
-            symbols.release(later.0);
-        }
-        same
-    });
-    list.into()
+    list.dedup();
+    list
+}
+
+pub(crate) fn take_ports(ports: &[(&str, Protocol, u16)], symbols: &mut Symbols) -> NamedPortList {
+    ports.iter().map(|(name, protocol, port)| (symbols.take(name), *protocol, *port)).collect()
 }
 
 /// What an entity with these ports answers to criteria about port names. Facts may be named twice.

@@ -31,7 +31,7 @@ impl Namespaces {
         Namespaces {
             labels: FxHashMap::default(),
             by_label: FxHashMap::default(),
-            name_label: symbols.take_str("kubernetes.io/metadata.name"),
+            name_label: symbols.take("kubernetes.io/metadata.name"),
             accounts: Accounts::default(),
         }
     }

@@ -1,15 +1,16 @@
-//! Pods in about a hundred bytes each, and who claims which address (semantics 1.9).
+//! Pods in about a hundred bytes each.
 
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHasher};
+use rustc_hash::{FxBuildHasher, FxHasher};
 use smallvec::SmallVec;
 
-use crate::ids::{ClassIx, Mark, PodId, ShapeId, Slab, Sym};
+use crate::claims::Claims;
+use crate::ids::{Id, Mark, PodId, ShapeId, Slab, Sym};
+use crate::symbols::Symbols;
 
 /// What is kept of a pod.
 #[derive(Debug)]
@@ -20,8 +21,6 @@ pub(crate) struct Pod {
     pub(crate) node: Option<Sym>,
     /// `None` if it has no live address, so that no selector sees it.
     pub(crate) shape: Option<ShapeId>,
-    /// The pod with the same shape that comes before and after it.
-    neighbours: [Option<PodId>; 2],
     /// Live addresses, or the node's if it uses its network; canonical, each once.
     pub(crate) addresses: SmallVec<[IpAddr; 2]>,
     pub(crate) deleting: bool,
@@ -38,32 +37,11 @@ impl Pod {
             name,
             node: None,
             shape: None,
-            neighbours: [None; 2],
             addresses: SmallVec::new(),
             deleting: false,
             is_node: false,
             local: false,
         }
-    }
-
-    pub(crate) fn next(&self) -> Option<PodId> {
-        self.neighbours[1]
-    }
-}
-
-/// An address that at least one live pod has.
-#[derive(Debug)]
-pub(crate) struct Host {
-    first: PodId,
-    #[expect(clippy::box_collection, reason = "absent for nearly every address, and there are very many")]
-    more: Option<Box<Vec<PodId>>>,
-    /// `None` until its class is first computed.
-    pub(crate) class: Option<ClassIx>,
-}
-
-impl Host {
-    fn claimants(&self) -> impl Iterator<Item = PodId> {
-        std::iter::once(self.first).chain(self.more.iter().flat_map(|more| more.iter().copied()))
     }
 }
 
@@ -72,38 +50,41 @@ impl Host {
 pub(crate) struct Pods {
     slab: Slab<PodId, Pod>,
     numbers: HashTable<(Mark, PodId)>,
-    hosts: FxHashMap<IpAddr, Host>,
-    /// Classes of addresses that nobody has any more, to be given back.
-    pub(crate) deserted: FxHashMap<IpAddr, Option<ClassIx>>,
+    /// The pod with the same shape that comes before and after each.
+    neighbours: Vec<[Option<PodId>; 2]>,
+    pub(crate) hosts: Claims,
 }
 
-fn mark(namespace: Sym, name: &str) -> Mark {
+fn mark(namespace: &[u8], name: &str) -> Mark {
     let mut hasher: FxHasher = FxBuildHasher.build_hasher();
-    namespace.hash(&mut hasher);
-    name.hash(&mut hasher);
+    hasher.write(namespace);
+    hasher.write(name.as_bytes());
     Mark::of(hasher.finish())
 }
 
 impl Pods {
-    pub(crate) fn find(&self, namespace: Sym, name: &str) -> Option<PodId> {
-        let mark = mark(namespace, name);
+    pub(crate) fn find(&self, namespace: &str, name: &str, symbols: &Symbols) -> Option<PodId> {
+        let mark = mark(namespace.as_bytes(), name);
         let is_it = |(other, id): &(Mark, PodId)| {
-            let pod = &self.slab[*id];
-            *other == mark && pod.namespace == namespace && *pod.name == *name
+            *other == mark && {
+                let pod = &self.slab[*id];
+                *pod.name == *name && symbols.is(pod.namespace, namespace)
+            }
         };
         self.numbers.find(mark.hash(), is_it).map(|(_, id)| *id)
     }
 
-    pub(crate) fn insert(&mut self, pod: Pod) -> PodId {
-        let mark = mark(pod.namespace, &pod.name);
+    pub(crate) fn insert(&mut self, pod: Pod, symbols: &Symbols) -> PodId {
+        let mark = mark(symbols.bytes(pod.namespace), &pod.name);
         let id = self.slab.insert(pod);
         self.numbers.insert_unique(mark.hash(), (mark, id), |(mark, _)| mark.hash());
         id
     }
 
-    pub(crate) fn remove(&mut self, id: PodId) -> Option<Pod> {
+    pub(crate) fn remove(&mut self, id: PodId, symbols: &Symbols) -> Option<Pod> {
         let pod = self.slab.get(id)?;
-        let entry = self.numbers.find_entry(mark(pod.namespace, &pod.name).hash(), |(_, other)| *other == id);
+        let mark = mark(symbols.bytes(pod.namespace), &pod.name);
+        let entry = self.numbers.find_entry(mark.hash(), |(_, other)| *other == id);
         drop(entry.map(|entry| entry.remove()));
         self.slab.remove(id)
     }
@@ -126,95 +107,41 @@ impl Pods {
 
     /// The pods from `head` on that share a shape.
     pub(crate) fn chain(&self, head: Option<PodId>) -> impl Iterator<Item = (PodId, &Pod)> {
-        std::iter::successors(head.map(|id| (id, &self.slab[id])), |(_, pod)| {
-            let id = pod.next()?;
-            Some((id, &self.slab[id]))
-        })
+        let ids = std::iter::successors(head, |id| self.neighbours[id.index()][1]);
+        ids.map(|id| (id, &self.slab[id]))
     }
 
     /// Puts a pod before the first of its shape.
     pub(crate) fn link(&mut self, id: PodId, head: &mut Option<PodId>) {
-        self.slab[id].neighbours = [None, *head];
+        if self.neighbours.len() <= id.index() {
+            self.neighbours.resize(id.index() + 1, [None; 2]);
+        }
+        self.neighbours[id.index()] = [None, *head];
         if let Some(after) = *head {
-            self.slab[after].neighbours[0] = Some(id);
+            self.neighbours[after.index()][0] = Some(id);
         }
         *head = Some(id);
     }
 
     /// Takes a pod out of the chain of its shape.
     pub(crate) fn unlink(&mut self, id: PodId, head: &mut Option<PodId>) {
-        let [before, after] = std::mem::take(&mut self.slab[id].neighbours);
+        let [before, after] = std::mem::take(&mut self.neighbours[id.index()]);
         match before {
-            Some(before) => self.slab[before].neighbours[1] = after,
+            Some(before) => self.neighbours[before.index()][1] = after,
             None => *head = after,
         }
         if let Some(after) = after {
-            self.slab[after].neighbours[0] = before;
-        }
-    }
-
-    /// Returns who else claims the address.
-    pub(crate) fn claim(&mut self, address: IpAddr, pod: PodId) -> SmallVec<[PodId; 2]> {
-        match self.hosts.entry(address) {
-            Entry::Vacant(place) => {
-                let class = match self.deserted.is_empty() {
-                    true => None,
-                    false => self.deserted.remove(&address).flatten(),
-                };
-                place.insert(Host { first: pod, more: None, class });
-                SmallVec::new()
-            }
-            Entry::Occupied(mut host) => {
-                let others = host.get().claimants().collect();
-                host.get_mut().more.get_or_insert_default().push(pod);
-                others
-            }
-        }
-    }
-
-    /// Returns who still claims the address.
-    pub(crate) fn disclaim(&mut self, address: IpAddr, pod: PodId) -> SmallVec<[PodId; 2]> {
-        let Entry::Occupied(mut entry) = self.hosts.entry(address) else { return SmallVec::new() };
-        let host = entry.get_mut();
-        match &mut host.more {
-            None => {
-                let class = entry.remove().class;
-                self.deserted.insert(address, class);
-                SmallVec::new()
-            }
-            Some(more) => {
-                if host.first == pod {
-                    host.first = more.pop().expect("the list of other claimants is never empty");
-                } else {
-                    more.retain(|other| *other != pod);
-                }
-                if more.is_empty() {
-                    host.more = None;
-                }
-                host.claimants().collect()
-            }
+            self.neighbours[after.index()][0] = before;
         }
     }
 
     /// Who owns an address: a pod that is not being deleted wins over those that are. More than one: it is contested.
     pub(crate) fn owners(&self, address: IpAddr) -> SmallVec<[PodId; 2]> {
-        let Some(host) = self.hosts.get(&address) else { return SmallVec::new() };
-        if host.more.is_none() {
-            return SmallVec::from_slice(&[host.first]);
-        }
-        let mut owners: SmallVec<[PodId; 2]> = host.claimants().collect();
-        if owners.iter().any(|pod| !self.slab[*pod].deleting) {
+        let mut owners = self.hosts.claimants(address);
+        if owners.len() > 1 && owners.iter().any(|pod| !self.slab[*pod].deleting) {
             owners.retain(|pod| !self.slab[*pod].deleting);
         }
         owners
-    }
-
-    pub(crate) fn host_mut(&mut self, address: IpAddr) -> Option<&mut Host> {
-        self.hosts.get_mut(&address)
-    }
-
-    pub(crate) fn host(&self, address: IpAddr) -> Option<&Host> {
-        self.hosts.get(&address)
     }
 
     pub(crate) fn settle(&mut self) {

@@ -159,6 +159,9 @@ impl Roles {
         catalog: &mut Catalog,
     ) -> Vec<(RoleId, bool)> {
         let mut refreshed = Vec::new();
+        if self.stale.is_empty() {
+            return refreshed;
+        }
         let whole: Arc<str> = "spec".into();
         for id in std::mem::take(&mut self.stale) {
             let Some(role) = self.slab.get(id).filter(|role| role.stale) else { continue };

@@ -1,24 +1,46 @@
 //! Shapes: everything that selectors can see of a pod. All pods of a workload share one, so that selectors are asked of
 //! shapes and never of pods.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use hashbrown::HashTable;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet, FxHasher};
 use sluice_addr::Protocol;
+use sluice_selector::Labels;
 
 use crate::ids::{FactsId, Mark, PodId, QueryId, RoleId, ShapeId, Slab, Sym};
-use crate::labels::{LabelList, release_labels};
+use crate::labels::{LabelList, are_labels, release_labels, take_labels};
+use crate::named_ports::{NamedPortList, PortTexts, take_ports};
 use crate::symbols::Symbols;
 
 /// What tells shapes apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub(crate) struct ShapeKey {
     pub(crate) namespace: Sym,
     pub(crate) account: Sym,
     pub(crate) labels: LabelList,
-    /// Named ports, sorted.
-    pub(crate) ports: Box<[(Sym, Protocol, u16)]>,
+    pub(crate) ports: NamedPortList,
+}
+
+/// What tells a pod's shape from others, as it is written.
+pub(crate) struct Looks<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) account: &'a str,
+    pub(crate) labels: &'a Labels,
+    pub(crate) ports: PortTexts<'a>,
+}
+
+impl Looks<'_> {
+    fn are(&self, key: &ShapeKey, symbols: &Symbols) -> bool {
+        let same_port = |(own, known): (&(&str, Protocol, u16), &(Sym, Protocol, u16))| {
+            symbols.is(known.0, own.0) && (own.1, own.2) == (known.1, known.2)
+        };
+        symbols.is(key.namespace, self.namespace)
+            && symbols.is(key.account, self.account)
+            && are_labels(&key.labels, self.labels, symbols)
+            && self.ports.len() == key.ports.len()
+            && self.ports.iter().zip(&key.ports).all(same_port)
+    }
 }
 
 #[derive(Debug)]
@@ -96,20 +118,55 @@ pub(crate) struct Shapes {
     pub(crate) asked: usize,
 }
 
-fn mark(key: &ShapeKey) -> Mark {
-    Mark::of(FxBuildHasher.hash_one(key))
+/// Texts are hashed and not their numbers, so that of a pod of a known shape nothing is looked up but the shape.
+fn mark<'a>(
+    namespace: &[u8],
+    account: &[u8],
+    labels: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ports: impl Iterator<Item = (&'a [u8], Protocol, u16)>,
+) -> Mark {
+    let mut hasher: FxHasher = FxBuildHasher.build_hasher();
+    hasher.write(namespace);
+    hasher.write(account);
+    for (key, value) in labels {
+        hasher.write(key);
+        hasher.write(value);
+    }
+    for (name, protocol, port) in ports {
+        hasher.write(name);
+        (protocol, port).hash(&mut hasher);
+    }
+    Mark::of(hasher.finish())
+}
+
+fn mark_of_looks(looks: &Looks<'_>) -> Mark {
+    let labels = looks.labels.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+    let ports = looks.ports.iter().map(|(name, protocol, port)| (name.as_bytes(), *protocol, *port));
+    mark(looks.namespace.as_bytes(), looks.account.as_bytes(), labels, ports)
+}
+
+fn mark_of_key(key: &ShapeKey, symbols: &Symbols) -> Mark {
+    let text = |sym: Sym| symbols.bytes(sym);
+    let labels = key.labels.iter().map(|(key, value)| (text(*key), text(*value)));
+    let ports = key.ports.iter().map(|(name, protocol, port)| (text(*name), *protocol, *port));
+    mark(text(key.namespace), text(key.account), labels, ports)
 }
 
 impl Shapes {
-    /// The shape with this key, for one more pod. What the key holds of `symbols` is given back if the shape exists.
-    pub(crate) fn take(&mut self, key: ShapeKey, symbols: &mut Symbols) -> ShapeId {
-        let mark = mark(&key);
-        let same = |(other, id): &(Mark, ShapeId)| *other == mark && self.slab[*id].key == key;
+    /// The shape of pods that look so, for one more of them.
+    pub(crate) fn take(&mut self, looks: &Looks<'_>, symbols: &mut Symbols) -> ShapeId {
+        let mark = mark_of_looks(looks);
+        let same = |(other, id): &(Mark, ShapeId)| *other == mark && looks.are(&self.slab[*id].key, symbols);
         if let Some(&(_, id)) = self.numbers.find(mark.hash(), same) {
-            release_key(&key, symbols);
             self.slab[id].pods += 1;
             return id;
         }
+        let key = ShapeKey {
+            namespace: symbols.take(looks.namespace),
+            account: symbols.take(looks.account),
+            labels: take_labels(looks.labels, symbols),
+            ports: take_ports(&looks.ports, symbols),
+        };
         let id = self.slab.insert(Shape {
             key,
             pods: 1,
@@ -144,7 +201,8 @@ impl Shapes {
         if shape.pods > 0 {
             return None;
         }
-        let entry = self.numbers.find_entry(mark(&shape.key).hash(), |(_, other)| *other == id);
+        let mark = mark_of_key(&shape.key, symbols);
+        let entry = self.numbers.find_entry(mark.hash(), |(_, other)| *other == id);
         drop(entry.map(|entry| entry.remove()));
         let shape = self.slab.remove(id).expect("it was there a moment ago");
         self.asked -= usize::from(!shape.stale);

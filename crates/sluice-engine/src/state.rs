@@ -65,7 +65,7 @@ impl Core {
         for address in &self.contested {
             let key = |id: &PodId| {
                 let pod = self.pods.of(*id);
-                let namespace = self.catalog.symbols.text(pod.namespace).clone();
+                let namespace = self.catalog.symbols.text(pod.namespace).into();
                 ObjectKey { kind: Kind::Pod, namespace, name: pod.name.clone() }
             };
             let mut owners: Vec<ObjectKey> = self.pods.owners(*address).iter().map(key).collect();
@@ -112,7 +112,7 @@ impl Core {
                 let Criterion::NamedPorts { names, .. } = &used.criterion else { continue };
                 if used.classes.is_empty() {
                     let names: Vec<&str> =
-                        names.iter().map(|name| &**self.catalog.symbols.text(*name)).collect();
+                        names.iter().map(|name| self.catalog.symbols.text(*name)).collect();
                     let message =
                         format!("nobody declares a port {}; the name matches nothing now", names.join(", "));
                     findings.push(finding(Code::SL2204, policy, &rule.reference.path, message));

@@ -14,10 +14,10 @@ use crate::queries::{Query, Restriction};
 
 impl Core {
     /// Counts the endpoints of each shape: local pods that own an address.
-    pub(crate) fn count_endpoints(&mut self, mut pods: Vec<PodId>, progress: &mut Progress) {
+    pub(crate) fn count_endpoints(&mut self, pods: &mut Vec<PodId>, progress: &mut Progress) {
         pods.sort_unstable();
         pods.dedup();
-        for id in pods {
+        for id in pods.iter().copied() {
             let Some(local) = self.locals.get_mut(&id) else { continue };
             let pod = self.pods.get(id).filter(|_| local.alive);
             let owns = |pod: &&crate::pods::Pod| {
