@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use sluice_model::{Direction, ObjectKey};
 use sluice_netlink::nft::{self, Chain, Expr, Family, Object, Refusal, Rule, Table, Verdict};
 use sluice_netlink::{Error as Netlink, Socket};
-use sluice_plan::{Cause, Plan};
+use sluice_plan::{Cause, Plan, PortFunction, StageLegs};
 
-use crate::compile::{Site, compile, function_chain, leg_chains};
+use crate::compile::{Post, Site, compile, function_chain, leg_chains};
 use crate::error::Error;
+use crate::host::Spot;
 use crate::layout::{DISCOVERY, EGRESS, FROM_POD, INGRESS, OWN, SANE, SOURCE, TABLE, TO_NODE, TO_POD};
 
 /// How often a change is tried again with what the kernel refused put under quarantine.
@@ -213,23 +214,34 @@ fn quarantine() -> Chain {
     Chain::regular(vec![drop.comment("quarantined: the kernel refused this chain")])
 }
 
-/// The policies behind a chain: those whose rules are in a function, or all that take part in a leg.
+/// The policies behind a chain: those whose rules are in a function, or all that take part in a leg or in a stage of a host
+/// endpoint.
 fn objects_behind(plan: &Plan, chain: &str) -> BTreeSet<ObjectKey> {
     let mut objects = BTreeSet::new();
-    for function in plan.functions.values().filter(|function| function_chain(function) == chain) {
+    let is_it = |function: &PortFunction| Post::ALL.iter().any(|post| function_chain(*post, function) == chain);
+    for function in plan.functions.values().filter(|function| is_it(function)) {
         let outcomes = function.rows.iter().map(|r| &r.outcome).chain([&function.otherwise]);
         objects.extend(outcomes.filter_map(|o| match &o.cause {
             Cause::Rule(rule) => Some(rule.object.clone()),
             Cause::TierDefault(_) | Cause::Profile(_) | Cause::NoProfile | Cause::NextStage => None,
         }));
     }
-    for subject in plan.subjects() {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            let Some(leg) = plan.legs.get(&subject.leg(direction)) else { continue };
-            if leg_chains(direction, leg).iter().any(|name| name == chain) {
-                let policies = leg.tiers.iter().flat_map(|tier| &tier.policies);
-                objects.extend(policies.map(|policy| policy.object.clone()));
-            }
+    let subjects = plan.subjects();
+    let of_pods = subjects.iter().flat_map(|subject| {
+        Direction::BOTH.map(|direction| (Post::Pod, direction, subject.leg(direction), false))
+    });
+    let of_hosts = plan.host_endpoints.iter().flat_map(|(name, endpoint)| {
+        Spot::ALL.into_iter().flat_map(move |spot| {
+            let is_stage = spot.chain_of(name) == chain;
+            let legs = spot.legs(endpoint).into_iter().flat_map(StageLegs::legs);
+            legs.map(move |leg| (spot.post(), spot.direction(), leg, is_stage))
+        })
+    });
+    for (post, direction, id, is_stage) in of_pods.chain(of_hosts) {
+        let Some(leg) = plan.legs.get(&id) else { continue };
+        if is_stage || leg_chains(post, direction, leg).iter().any(|name| name == chain) {
+            let policies = leg.tiers.iter().flat_map(|tier| &tier.policies);
+            objects.extend(policies.map(|policy| policy.object.clone()));
         }
     }
     objects

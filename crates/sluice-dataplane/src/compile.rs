@@ -10,12 +10,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::{Family, PortRange, PortSet, Protocol};
-use sluice_model::{Direction, PodKey};
-use sluice_netlink::nft::{self, Chain, Expr, Field, KeyType, Rule, Set, SetKey, SetValue, Table, Value};
-use sluice_plan::{FunctionId, Leg, LegId, Plan, PortFunction, Subject, TransportMatch, Verdict};
+use sluice_model::{Direction, Failsafes, Interface, PodKey};
+use sluice_netlink::nft::{
+    self, Chain, Expr, Field, KeyType, MarkKind, Rule, Set, SetKey, SetValue, Table, Value,
+};
+use sluice_plan::{
+    Cause, ClassId, FunctionId, Leg, LegId, Outcome, Plan, PortFunction, Subject, TransportMatch, Verdict,
+};
 
 use crate::fixed::{add_fixed, drop_rule, is_family, jump};
-use crate::layout::{EGRESS, INGRESS, OWN, TABLE};
+use crate::layout::{EARLY_ALLOWED, EGRESS, INGRESS, OWN, TABLE};
 
 /// What the dataplane must know beside the plan: where pods are attached and what belongs to the overlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,21 @@ pub struct Site {
     pub nodes: BTreeSet<IpAddr>,
     /// UDP port of the overlay; `None` without tunnel.
     pub overlay_port: Option<u16>,
+    /// What host endpoints of the node need; `None` where none are to be programmed.
+    pub host: Option<HostSite>,
+}
+
+/// What the stages of host endpoints need to know of their node (semantics 3.10).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostSite {
+    /// The node: host endpoints of others are left out.
+    pub node: Arc<str>,
+    /// The node's interfaces with their addresses, without loopback and pods'.
+    pub interfaces: Vec<Interface>,
+    /// Ports that no host endpoint closes.
+    pub failsafes: Failsafes,
+    /// UDP ports by which nodes encrypt between each other; like the overlay's they pass.
+    pub wireguard_ports: Vec<u16>,
 }
 
 /// The table for a plan.
@@ -34,10 +53,9 @@ pub fn compile(plan: &Plan, site: &Site) -> Table {
     table.generation = Some(plan.generation);
     add_fixed(&mut table, site);
     let subjects = plan.subjects();
-    let legs_of = |direction| (direction, subjects.iter().map(|s| s.leg(direction)).collect());
-    let of_direction = Direction::BOTH.map(legs_of).into();
-    let mut compiler =
-        Compiler { plan, table, functions: BTreeMap::new(), legs: BTreeMap::new(), of_direction };
+    let legs_of = |direction| ((Post::Pod, direction), subjects.iter().map(|s| s.leg(direction)).collect());
+    let at_post = Direction::BOTH.map(legs_of).into();
+    let mut compiler = Compiler { plan, table, functions: BTreeMap::new(), legs: BTreeMap::new(), at_post };
     let mut attached: BTreeMap<IpAddr, Vec<Subject>> = BTreeMap::new();
     for (key, interface) in &site.interfaces {
         for (address, subject) in plan.endpoints.get(key).iter().flat_map(|e| &e.addresses) {
@@ -49,6 +67,9 @@ pub fn compile(plan: &Plan, site: &Site) -> Table {
         compiler.dispatch(address, Direction::Egress, &subjects);
         compiler.dispatch(address, Direction::Ingress, &subjects);
     }
+    if let Some(host) = &site.host {
+        compiler.host_endpoints(host, site.overlay_port);
+    }
     let mut table = compiler.table;
     for chain in table.chains.values_mut() {
         for rule in &mut chain.rules {
@@ -58,13 +79,70 @@ pub fn compile(plan: &Plan, site: &Site) -> Table {
     table
 }
 
-struct Compiler<'a> {
-    plan: &'a Plan,
-    table: Table,
-    functions: BTreeMap<FunctionId, Arc<str>>,
-    legs: BTreeMap<(Direction, LegId), Arc<str>>,
-    /// The legs that some subject has in a direction.
-    of_direction: BTreeMap<Direction, BTreeSet<LegId>>,
+/// Where legs stand: it says how they pass a packet on, and keeps names of one post free of another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Post {
+    /// At a pod: what passes goes on to the other end's leg.
+    Pod,
+    /// At a host endpoint before connection tracking: what a rule allows is not tracked, and skips later stages.
+    Untracked,
+    /// At a host endpoint before DNAT: what a rule allows skips the interface's later stage.
+    PreDnat,
+    /// At a host endpoint, normal or forward: what passes goes on.
+    Late,
+}
+
+impl Post {
+    pub(crate) const ALL: [Post; 4] = [Post::Pod, Post::Untracked, Post::PreDnat, Post::Late];
+
+    /// Before the names of its legs' chains.
+    fn of_legs(self) -> &'static str {
+        match self {
+            Post::Pod => "",
+            Post::Untracked => "u",
+            Post::PreDnat => "p",
+            Post::Late => "h",
+        }
+    }
+
+    /// Before the digest of its functions' chains. Where functions pass in one way, they share chains.
+    fn of_functions(self) -> &'static str {
+        match self {
+            Post::Pod | Post::Late => "f",
+            Post::Untracked => "uf",
+            Post::PreDnat => "pf",
+        }
+    }
+
+    /// How a packet goes on that a function allows.
+    fn passes(self, cause: &Cause) -> Vec<Expr> {
+        let early = || Expr::write_mark(MarkKind::Packet, EARLY_ALLOWED, EARLY_ALLOWED);
+        let accept = Expr::Verdict(nft::Verdict::Accept);
+        match self {
+            Post::Untracked if is_by_rule(cause) => vec![Expr::Notrack, early(), accept],
+            Post::PreDnat if is_by_rule(cause) => vec![early(), accept],
+            Post::Pod | Post::Late | Post::Untracked | Post::PreDnat => {
+                vec![Expr::Verdict(nft::Verdict::Return)]
+            }
+        }
+    }
+}
+
+/// Did a rule decide? Else an early stage leaves the packet to the next one.
+fn is_by_rule(cause: &Cause) -> bool {
+    match cause {
+        Cause::Rule(_) => true,
+        Cause::TierDefault(_) | Cause::Profile(_) | Cause::NoProfile | Cause::NextStage => false,
+    }
+}
+
+pub(crate) struct Compiler<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) table: Table,
+    functions: BTreeMap<(&'static str, FunctionId), Arc<str>>,
+    legs: BTreeMap<(Post, Direction, LegId), Arc<str>>,
+    /// The legs that stand at a post in a direction.
+    pub(crate) at_post: BTreeMap<(Post, Direction), BTreeSet<LegId>>,
 }
 
 impl<'a> Compiler<'a> {
@@ -82,7 +160,7 @@ impl<'a> Compiler<'a> {
             Direction::Ingress => INGRESS[family],
         };
         let legs: BTreeSet<Arc<str>> =
-            subjects.iter().filter_map(|subject| self.leg(direction, subject.leg(direction))).collect();
+            subjects.iter().filter_map(|s| self.leg(Post::Pod, direction, s.leg(direction))).collect();
         let chain = match legs.first() {
             Some(only) if legs.len() == 1 => only.clone(),
             _ => self.all_of(direction, &legs),
@@ -102,7 +180,7 @@ impl<'a> Compiler<'a> {
         name
     }
 
-    fn insert(&mut self, set: &str, key: SetKey, value: SetValue) {
+    pub(crate) fn insert(&mut self, set: &str, key: SetKey, value: SetValue) {
         if let Some(set) = self.table.sets.get_mut(set) {
             set.elements.insert(key, value);
         }
@@ -111,59 +189,77 @@ impl<'a> Compiler<'a> {
     /// The chain of a leg. Its name depends on direction and tiers only, so that a policy that is edited or a peer that
     /// comes changes elements, not chains; where two legs have the same tiers (Calico rules that look at the subject's own
     /// side) the functions tell them apart.
-    fn leg(&mut self, direction: Direction, id: LegId) -> Option<Arc<str>> {
-        let leg = self.plan.legs.get(&id)?;
-        if let Some(name) = self.legs.get(&(direction, id)) {
+    pub(crate) fn leg(&mut self, post: Post, direction: Direction, id: LegId) -> Option<Arc<str>> {
+        let plan = self.plan;
+        let leg = plan.legs.get(&id)?;
+        if let Some(name) = self.legs.get(&(post, direction, id)) {
             return Some(name.clone());
         }
-        let twins = self.of_direction[&direction].iter().filter_map(|id| self.plan.legs.get(id));
+        let twins = self.at_post[&(post, direction)].iter().filter_map(|id| plan.legs.get(id));
         let alone = twins.filter(|twin| twin.tiers == leg.tiers).count() == 1;
-        let [by_tiers, by_functions] = leg_chains(direction, leg);
+        let [by_tiers, by_functions] = leg_chains(post, direction, leg);
         let name: Arc<str> = if alone { by_tiers } else { by_functions }.into();
         let name = self.free_name(name);
-        self.legs.insert((direction, id), name.clone());
+        self.legs.insert((post, direction, id), name.clone());
         // reserved before its functions take names
         self.table.chains.insert(name.to_string(), Chain::default());
         let peer = match direction {
             Direction::Ingress => [Field::IpSaddr, Field::Ip6Saddr],
             Direction::Egress => [Field::IpDaddr, Field::Ip6Daddr],
         };
+        let function = |class: ClassId| Some(leg.function(class, *plan.classes.get(&class)?));
         let mut rules = Vec::new();
         for family in Family::BOTH {
-            rules.extend(self.pod_map(&name, leg, family, peer[index(family)]));
-            rules.extend(self.range_rules(&name, leg, family, peer[index(family)]));
+            let field = peer[index(family)];
+            let chain = |compiler: &mut Self, id| compiler.function(post, id);
+            rules.extend(self.pod_map(&name, family, field, function, chain));
+            rules.extend(self.range_rules(&name, family, field, function, chain));
         }
         rules.push(drop_rule("peer of no class"));
         self.table.chains.insert(name.to_string(), Chain::regular(rules));
         Some(name)
     }
 
-    /// Pod addresses → functions, in a hash map. An address whose function is the one of the range it lies in needs no
-    /// element.
-    fn pod_map(&mut self, leg_name: &str, leg: &'a Leg, family: Family, peer: Field) -> Option<Rule> {
+    /// Pod addresses → chains, in a hash map; `target` says what a class leads to and `chain` its chain. An address with the
+    /// target of the range it lies in needs no element.
+    pub(crate) fn pod_map<T: PartialEq>(
+        &mut self,
+        owner: &str,
+        family: Family,
+        field: Field,
+        target: impl Fn(ClassId) -> Option<T>,
+        chain: impl Fn(&mut Self, T) -> Option<Arc<str>>,
+    ) -> Option<Rule> {
         let plan = self.plan;
         let mut map = Set::hash([key_type(family)]).to_verdicts();
         for (address, class) in plan.hosts.iter().filter(|(a, _)| Family::of(**a) == family) {
-            let function = leg.function(*class, *plan.classes.get(class)?);
+            let wanted = target(*class)?;
             let (_, span) = plan.span_of(*address)?;
-            if leg.function(span.class, *plan.classes.get(&span.class)?) != function {
-                let chain = self.function(function)?;
+            if target(span.class)? != wanted {
+                let chain = chain(self, wanted)?;
                 map.elements.insert(SetKey::one(*address), goto(&chain));
             }
         }
         // the map is there even if empty: peers come and go without a change of rules
-        let name = format!("{leg_name}-pod{}", family.version());
+        let name = format!("{owner}-pod{}", family.version());
         self.table.sets.insert(name.clone(), map);
-        Some(Rule::new([Expr::vmap([peer], name)]))
+        Some(Rule::new([Expr::vmap([field], name)]))
     }
 
-    /// All other addresses → functions. Interval maps never change once made: their name is their content, and a change
+    /// All other addresses → chains. Interval maps never change once made: their name is their content, and a change
     /// replaces the one rule that refers to them (design: overlapping ranges are not switched inside one transaction).
-    fn range_rules(&mut self, leg_name: &str, leg: &'a Leg, family: Family, peer: Field) -> Option<Rule> {
+    pub(crate) fn range_rules<T>(
+        &mut self,
+        owner: &str,
+        family: Family,
+        field: Field,
+        target: impl Fn(ClassId) -> Option<T>,
+        chain: impl Fn(&mut Self, T) -> Option<Arc<str>>,
+    ) -> Option<Rule> {
         let plan = self.plan;
         let mut pieces: Vec<(IpAddr, IpAddr, Arc<str>)> = Vec::new();
         for (range, class) in plan.spans().filter(|(r, _)| r.family() == family) {
-            let chain = self.function(leg.function(class, *plan.classes.get(&class)?))?;
+            let chain = chain(self, target(class)?)?;
             match pieces.last_mut() {
                 Some((_, last, same)) if *same == chain => *last = range.last(),
                 _ => pieces.push((range.first(), range.last(), chain)),
@@ -173,34 +269,35 @@ impl<'a> Compiler<'a> {
             let verdict = Expr::Verdict(nft::Verdict::Goto(chain.to_string()));
             return Some(Rule::new([is_family(family), verdict]));
         }
-        let name = format!("{leg_name}-net{}-{:016x}", family.version(), digest(&pieces));
+        let name = format!("{owner}-net{}-{:016x}", family.version(), digest(&pieces));
         let mut map = Set::interval(key_type(family)).to_verdicts();
         for (first, last, chain) in pieces {
             map.elements.insert(SetKey::Range(Value::from(first), Value::from(last)), goto(&chain));
         }
         self.table.sets.insert(name.clone(), map);
-        Some(Rule::new([Expr::vmap([peer], name)]))
+        Some(Rule::new([Expr::vmap([field], name)]))
     }
 
     /// The chain of a port function; equal functions share it, also across generations, because its name is its content.
-    fn function(&mut self, id: FunctionId) -> Option<Arc<str>> {
-        if let Some(name) = self.functions.get(&id) {
+    fn function(&mut self, post: Post, id: FunctionId) -> Option<Arc<str>> {
+        let kind = post.of_functions();
+        if let Some(name) = self.functions.get(&(kind, id)) {
             return Some(name.clone());
         }
         let function = self.plan.functions.get(&id)?;
-        let chain = Chain::regular(function_rules(function));
-        let wanted: Arc<str> = function_chain(function).into();
+        let chain = Chain::regular(function_rules(post, function));
+        let wanted: Arc<str> = function_chain(post, function).into();
         let name = match self.table.chains.get(&*wanted) {
             Some(existing) if *existing == chain => wanted,
             Some(_) | None => self.free_name(wanted),
         };
         self.table.chains.insert(name.to_string(), chain);
-        self.functions.insert(id, name.clone());
+        self.functions.insert((kind, id), name.clone());
         Some(name)
     }
 
     /// `wanted`, or a variant where another chain took the name: digests may collide, meanings must not.
-    fn free_name(&self, wanted: Arc<str>) -> Arc<str> {
+    pub(crate) fn free_name(&self, wanted: Arc<str>) -> Arc<str> {
         let mut name = wanted.clone();
         let mut n = 0u32;
         while self.table.chains.contains_key(&*name) {
@@ -212,8 +309,9 @@ impl<'a> Compiler<'a> {
 }
 
 /// The two names that a leg's chain can have: by its tiers, or where that is ambiguous by its functions.
-pub(crate) fn leg_chains(direction: Direction, leg: &Leg) -> [String; 2] {
-    [digest(&leg.tiers), digest(leg)].map(|digest| format!("{}-{digest:016x}", letter(direction)))
+pub(crate) fn leg_chains(post: Post, direction: Direction, leg: &Leg) -> [String; 2] {
+    let (post, direction) = (post.of_legs(), letter(direction));
+    [digest(&leg.tiers), digest(leg)].map(|digest| format!("{post}{direction}-{digest:016x}"))
 }
 
 fn letter(direction: Direction) -> char {
@@ -224,29 +322,29 @@ fn letter(direction: Direction) -> char {
 }
 
 /// The name of a function's chain: its content.
-pub(crate) fn function_chain(function: &PortFunction) -> String {
-    format!("f-{:016x}", digest(function))
+pub(crate) fn function_chain(post: Post, function: &PortFunction) -> String {
+    format!("{}-{:016x}", post.of_functions(), digest(function))
 }
 
 /// The rules of a port function, one or more per row, each with a counter and the cause as comment.
-fn function_rules(function: &PortFunction) -> Vec<Rule> {
+fn function_rules(post: Post, function: &PortFunction) -> Vec<Rule> {
     let mut rules = Vec::new();
     for row in &function.rows {
         for matches in transport_matches(&row.transport) {
-            rules.push(outcome(matches, row.outcome.verdict, &row.outcome.cause.to_string()));
+            rules.push(outcome(post, matches, &row.outcome));
         }
     }
-    rules.push(outcome(Vec::new(), function.otherwise.verdict, &function.otherwise.cause.to_string()));
+    rules.push(outcome(post, Vec::new(), &function.otherwise));
     rules
 }
 
-fn outcome(mut exprs: Vec<Expr>, verdict: Verdict, cause: &str) -> Rule {
+fn outcome(post: Post, mut exprs: Vec<Expr>, outcome: &Outcome) -> Rule {
     exprs.push(Expr::Counter);
-    exprs.push(Expr::Verdict(match verdict {
-        Verdict::Allow => nft::Verdict::Return,
-        Verdict::Deny => nft::Verdict::Drop,
-    }));
-    Rule::new(exprs).comment(comment(cause))
+    exprs.extend(match outcome.verdict {
+        Verdict::Allow => post.passes(&outcome.cause),
+        Verdict::Deny => vec![Expr::Verdict(nft::Verdict::Drop)],
+    });
+    Rule::new(exprs).comment(comment(&outcome.cause.to_string()))
 }
 
 /// The boxes of a transport match, each as expressions of one rule.
@@ -306,7 +404,7 @@ fn byte_match(field: Field, (first, last): (u8, u8)) -> Option<Expr> {
     })
 }
 
-fn goto(chain: &str) -> SetValue {
+pub(crate) fn goto(chain: &str) -> SetValue {
     SetValue::Verdict(nft::Verdict::Goto(chain.into()))
 }
 
@@ -334,7 +432,7 @@ fn comment(text: &str) -> String {
     text[..end].to_owned()
 }
 
-fn digest(value: &(impl Hash + ?Sized)) -> u64 {
+pub(crate) fn digest(value: &(impl Hash + ?Sized)) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()

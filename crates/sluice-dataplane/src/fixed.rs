@@ -127,7 +127,7 @@ fn forward_rules() -> Vec<Rule> {
 
 /// Replies of an allowed flow, and errors that quote one of its packets (semantics 1.7, 1.10). Other related packets are
 /// judged as new.
-fn live_flow_rules(verdict: nft::Verdict) -> Vec<Rule> {
+pub(crate) fn live_flow_rules(verdict: nft::Verdict) -> Vec<Rule> {
     let mut rules = vec![Rule::new([Expr::ct_state(ct_state::ESTABLISHED), Expr::Verdict(verdict.clone())])];
     for protocol in [Protocol::ICMP, Protocol::ICMPV6] {
         rules.push(Rule::new([
@@ -181,7 +181,7 @@ fn drop_icmp(family: Family, first: u8, last: u8, text: &str) -> Rule {
 }
 
 /// A TCP packet that is not the first of a connection.
-fn mid_stream() -> Expr {
+pub(crate) fn mid_stream() -> Expr {
     let mask = tcp_flags::FIN | tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
     Expr::Masked { field: Field::TcpFlags, mask, op: nft::CmpOp::Ne, value: tcp_flags::SYN }
 }
@@ -219,7 +219,7 @@ pub(crate) fn drop_rule(text: &str) -> Rule {
 }
 
 /// Drops and counts what matches.
-fn dropped(matches: impl IntoIterator<Item = Expr>, text: &str) -> Rule {
+pub(crate) fn dropped(matches: impl IntoIterator<Item = Expr>, text: &str) -> Rule {
     let end = [Expr::Counter, Expr::Verdict(nft::Verdict::Drop)];
     Rule::new(matches.into_iter().chain(end).collect::<Vec<_>>()).comment(text)
 }
@@ -234,15 +234,15 @@ pub(crate) fn is_family(family: Family) -> Expr {
     )
 }
 
-fn from_pod() -> Expr {
+pub(crate) fn from_pod() -> Expr {
     Expr::NamePrefix { field: Field::IifName, op: nft::CmpOp::Eq, prefix: POD_PREFIX.into() }
 }
 
-fn not_from_pod() -> Expr {
+pub(crate) fn not_from_pod() -> Expr {
     Expr::NamePrefix { field: Field::IifName, op: nft::CmpOp::Ne, prefix: POD_PREFIX.into() }
 }
 
-fn to_pod() -> Expr {
+pub(crate) fn to_pod() -> Expr {
     Expr::NamePrefix { field: Field::OifName, op: nft::CmpOp::Eq, prefix: POD_PREFIX.into() }
 }
 

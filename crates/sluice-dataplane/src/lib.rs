@@ -19,12 +19,13 @@ mod backend;
 mod compile;
 mod error;
 mod fixed;
+mod host;
 pub mod layout;
 mod revoke;
 mod ruling;
 
 pub use backend::{Nft, Programmed, Quarantined, RuleCount, rule_counts};
-pub use compile::{Site, compile};
+pub use compile::{HostSite, Site, compile};
 pub use error::Error;
 pub use revoke::{LiveFlows, Revoked, forget, revoke, revoke_beside};
-pub use ruling::{End, Ruling, RulingError, interface_of, rule_on};
+pub use ruling::{Crossing, End, Ruling, RulingError, Side, interface_of, rule_on, rule_through};

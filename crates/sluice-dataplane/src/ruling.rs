@@ -6,9 +6,10 @@
 use std::net::IpAddr;
 
 use sluice_addr::{Family, Flow, Transport};
+use sluice_model::Bound;
 use sluice_netlink::nft::{
-    self, CmpOp, Expr, Field, HookPoint, Rule, Set, SetKey, SetValue, Table, Value, Verdict, ct_state,
-    tcp_flags,
+    self, CmpOp, Expr, Field, HookPoint, MarkKind, MarkValue, Rule, Set, SetKey, SetValue, Table, Value,
+    Verdict, ct_state, ct_status, tcp_flags,
 };
 
 use crate::layout::{MLD, OWN};
@@ -33,6 +34,28 @@ pub enum End {
     Elsewhere,
 }
 
+/// Where a packet comes from or goes to, seen from the node whose table is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A pod on this node.
+    Pod,
+    /// A process in the node's own namespace.
+    Process,
+    /// Anything else, by this interface of the node.
+    Interface(String),
+}
+
+/// The way of a packet through a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// Where it comes from.
+    pub entry: Side,
+    /// Where it goes to.
+    pub exit: Side,
+    /// Where it was bound for before the node translated it; `None` where it does not.
+    pub before_dnat: Option<Bound>,
+}
+
 /// Why a packet could not be run.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RulingError {
@@ -49,39 +72,62 @@ pub enum RulingError {
     Broken(String),
 }
 
-/// Runs a flow's first packet through one node's table.
+/// Runs a flow's first packet through one node's table, on a node with one uplink of this name (`uplink`) and no translation.
+/// As [`rule_through`], which knows interfaces.
 pub fn rule_on(table: &Table, flow: &Flow, source: End, destination: End) -> Result<Ruling, RulingError> {
-    let mut packet = Packet { flow, iif: "uplink".into(), oif: None, to_host: destination == End::Node };
+    let side = |end| match end {
+        End::PodHere => Side::Pod,
+        End::Node => Side::Process,
+        End::Elsewhere => Side::Interface("uplink".into()),
+    };
+    rule_through(
+        table,
+        flow,
+        &Crossing { entry: side(source), exit: side(destination), before_dnat: None },
+    )
+}
+
+/// Runs a flow's first packet through one node's table. The flow is as after DNAT.
+pub fn rule_through(table: &Table, flow: &Flow, crossing: &Crossing) -> Result<Ruling, RulingError> {
     let mut causes = Vec::new();
-    match source {
-        // host → own pod passes output, which Sluice leaves alone (semantics 1.5)
-        End::Node => return Ok(Ruling { allowed: true, causes }),
-        End::PodHere => match interface_of(table, flow.source) {
-            Some(name) => packet.iif = name,
-            None => {
-                causes.push("no pod interface owns the source address in the kernel".into());
-                return Ok(Ruling { allowed: false, causes });
-            }
-        },
-        End::Elsewhere => {}
+    // host → own pod passes output, which Sluice leaves alone (semantics 1.5); what stays in the node meets nothing
+    if crossing.entry == Side::Process && !matches!(crossing.exit, Side::Interface(_)) {
+        return Ok(Ruling { allowed: true, causes });
     }
-    if destination == End::PodHere {
-        match interface_of(table, flow.destination) {
-            Some(name) => packet.oif = Some(name),
-            None => {
-                causes.push("no pod interface owns the destination address in the kernel".into());
-                return Ok(Ruling { allowed: false, causes });
+    let mut interface = |side: &Side, address, of: &str| match side {
+        Side::Pod => {
+            let found = interface_of(table, address);
+            if found.is_none() {
+                causes.push(format!("no pod interface owns the {of} address in the kernel"));
             }
+            found.map(Some)
         }
-    } else if destination == End::Elsewhere {
-        packet.oif = Some("uplink".into());
-    }
-    let hooks: &[HookPoint] = match destination {
-        End::Node => &[HookPoint::Prerouting, HookPoint::Input],
-        End::PodHere | End::Elsewhere => &[HookPoint::Prerouting, HookPoint::Forward],
+        Side::Process => Some(None),
+        Side::Interface(name) => Some(Some(name.clone())),
+    };
+    let ends = [
+        interface(&crossing.entry, flow.source, "source"),
+        interface(&crossing.exit, flow.destination, "destination"),
+    ];
+    let [Some(iif), Some(oif)] = ends else {
+        return Ok(Ruling { allowed: false, causes });
+    };
+    let hooks: &[HookPoint] = match (&crossing.entry, &crossing.exit) {
+        (Side::Process, _) => &[HookPoint::Output, HookPoint::Postrouting],
+        (_, Side::Process) => &[HookPoint::Prerouting, HookPoint::Input],
+        _ => &[HookPoint::Prerouting, HookPoint::Forward, HookPoint::Postrouting],
+    };
+    let mut packet = Packet {
+        flow: *flow,
+        iif,
+        oif,
+        to_host: crossing.exit == Side::Process,
+        mark: 0,
+        tracking: Tracking::NotYet,
+        is_translated: false,
     };
     for hook in hooks {
-        if !run_hook(table, *hook, &packet, &mut causes)? {
+        if !run_hook(table, *hook, crossing, flow, &mut packet, &mut causes)? {
             return Ok(Ruling { allowed: false, causes });
         }
     }
@@ -103,12 +149,30 @@ pub fn interface_of(table: &Table, address: IpAddr) -> Option<String> {
     })
 }
 
-struct Packet<'a> {
-    flow: &'a Flow,
-    iif: String,
+struct Packet {
+    /// As it is now: before or after DNAT.
+    flow: Flow,
+    iif: Option<String>,
     oif: Option<String>,
     to_host: bool,
+    mark: u32,
+    tracking: Tracking,
+    is_translated: bool,
 }
+
+/// What connection tracking knows of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tracking {
+    /// The packet has not come so far.
+    NotYet,
+    New,
+    /// `notrack`.
+    Not,
+}
+
+/// Where conntrack and destination NAT stand at prerouting and output.
+const CONNTRACK: i32 = -200;
+const DNAT: i32 = -100;
 
 /// How a rule ends.
 enum Next {
@@ -120,7 +184,9 @@ enum Next {
 fn run_hook(
     table: &Table,
     hook: HookPoint,
-    packet: &Packet<'_>,
+    crossing: &Crossing,
+    after_dnat: &Flow,
+    packet: &mut Packet,
     causes: &mut Vec<String>,
 ) -> Result<bool, RulingError> {
     let mut chains: Vec<_> = table
@@ -131,7 +197,18 @@ fn run_hook(
         })
         .collect();
     chains.sort_unstable_by_key(|(priority, ..)| *priority);
-    for (_, name, policy) in chains {
+    let is_first = matches!(hook, HookPoint::Prerouting | HookPoint::Output);
+    if is_first {
+        packet.flow = before_dnat(after_dnat, crossing.before_dnat);
+    }
+    for (priority, name, policy) in chains {
+        if !is_first || priority > CONNTRACK {
+            packet.track();
+        }
+        if (!is_first || priority > DNAT) && packet.tracking == Tracking::New {
+            packet.flow = *after_dnat;
+            packet.is_translated = crossing.before_dnat.is_some();
+        }
         let passes = match run_chain(table, name, packet, causes)? {
             Some(passes) => passes,
             None => policy == nft::Policy::Accept,
@@ -143,11 +220,22 @@ fn run_hook(
     Ok(true)
 }
 
+fn before_dnat(flow: &Flow, bound: Option<Bound>) -> Flow {
+    let mut before = *flow;
+    if let Some(bound) = bound {
+        before.destination = bound.address;
+        if let (Transport::Ports { destination, .. }, Some(port)) = (&mut before.transport, bound.port) {
+            *destination = port;
+        }
+    }
+    before
+}
+
 /// Runs a base chain; `None` if no rule decided.
 fn run_chain(
     table: &Table,
     base: &str,
-    packet: &Packet<'_>,
+    packet: &mut Packet,
     causes: &mut Vec<String>,
 ) -> Result<Option<bool>, RulingError> {
     let rules_of = |name: &str| {
@@ -180,7 +268,7 @@ fn run_chain(
     Ok(None)
 }
 
-fn run_rule(table: &Table, chain: &str, rule: &Rule, packet: &Packet<'_>) -> Result<Next, RulingError> {
+fn run_rule(table: &Table, chain: &str, rule: &Rule, packet: &mut Packet) -> Result<Next, RulingError> {
     let unknown = |expr: &Expr| RulingError::Unknown { chain: chain.to_owned(), expr: format!("{expr:?}") };
     for expr in &rule.exprs {
         let matches = match expr {
@@ -210,11 +298,25 @@ fn run_rule(table: &Table, chain: &str, rule: &Rule, packet: &Packet<'_>) -> Res
                 }
             }
             Expr::Verdict(verdict) => return Ok(Next::Verdict(verdict.clone())),
-            Expr::Counter | Expr::Log { .. } | Expr::SetMark { .. } => Some(true),
-            Expr::Masquerade { .. }
+            Expr::Counter | Expr::Log { .. } => Some(true),
+            Expr::SetMark { target: MarkKind::Packet, value } => {
+                packet.mark = match value {
+                    MarkValue::Constant(mark) => *mark,
+                    MarkValue::Derived { source: MarkKind::Packet, keep, set } => packet.mark & keep ^ set,
+                    MarkValue::Derived { source: MarkKind::Conntrack, .. } => return Err(unknown(expr)),
+                };
+                Some(true)
+            }
+            Expr::Notrack => {
+                if packet.tracking == Tracking::NotYet {
+                    packet.tracking = Tracking::Not;
+                }
+                Some(true)
+            }
+            Expr::SetMark { target: MarkKind::Conntrack, .. }
+            | Expr::Masquerade { .. }
             | Expr::Nat { .. }
             | Expr::Limit { .. }
-            | Expr::Notrack
             | Expr::Unknown(_) => return Err(unknown(expr)),
         };
         // a field that the packet does not have ends the rule, whatever the comparison
@@ -225,7 +327,13 @@ fn run_rule(table: &Table, chain: &str, rule: &Rule, packet: &Packet<'_>) -> Res
     Ok(Next::Continue)
 }
 
-impl Packet<'_> {
+impl Packet {
+    fn track(&mut self) {
+        if self.tracking == Tracking::NotYet {
+            self.tracking = Tracking::New;
+        }
+    }
+
     /// The value of a field, `None` where the packet has none.
     fn read(&self, field: Field) -> Option<Value> {
         let ports = |pick: fn(u16, u16) -> u16| match self.flow.transport {
@@ -240,17 +348,24 @@ impl Packet<'_> {
         };
         let address =
             |address: IpAddr, family: Family| (Family::of(address) == family).then(|| Value::from(address));
-        let Flow { source, destination, .. } = *self.flow;
+        let Flow { source, destination, .. } = self.flow;
         match field {
             Field::NfProto => Some(Value::U8(match self.flow.family() {
                 Family::V4 => nft::NFPROTO_IPV4,
                 Family::V6 => nft::NFPROTO_IPV6,
             })),
             Field::L4Proto => Some(Value::U8(self.flow.protocol().number())),
-            Field::IifName => Some(Value::Name(self.iif.clone())),
+            Field::IifName => self.iif.clone().map(Value::Name),
             Field::OifName => self.oif.clone().map(Value::Name),
-            Field::Mark | Field::CtMark | Field::CtStatus => Some(Value::U32(0)),
-            Field::CtState => Some(Value::U32(ct_state::NEW)),
+            Field::Mark => Some(Value::U32(self.mark)),
+            Field::CtState => Some(Value::U32(match self.tracking {
+                Tracking::NotYet => ct_state::INVALID,
+                Tracking::New => ct_state::NEW,
+                Tracking::Not => ct_state::UNTRACKED,
+            })),
+            Field::CtMark | Field::CtStatus | Field::CtDirection if self.tracking != Tracking::New => None,
+            Field::CtMark => Some(Value::U32(0)),
+            Field::CtStatus => Some(Value::U32(if self.is_translated { ct_status::DNAT } else { 0 })),
             Field::CtDirection => Some(Value::U8(0)),
             Field::IpSaddr => address(source, Family::V4),
             Field::IpDaddr => address(destination, Family::V4),

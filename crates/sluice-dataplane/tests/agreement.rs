@@ -34,6 +34,7 @@ fn site_of(plan: &Plan) -> Site {
         interfaces: names.map(|(n, key)| (key.clone(), format!("slu{n:012x}"))).collect(),
         nodes: plan.nodes.keys().copied().collect(),
         overlay_port: Some(8472),
+        host: None,
     }
 }
 

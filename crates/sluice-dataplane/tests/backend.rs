@@ -53,6 +53,7 @@ fn scenario(policies: impl IntoIterator<Item = Object>) -> (Plan, Site) {
             .collect(),
         nodes: ["192.168.0.1", "192.168.0.2", "fd00::1", "fd00::2"].map(ip).into(),
         overlay_port: Some(8472),
+        host: None,
     };
     (plan_of(&world, node_scope()), site)
 }

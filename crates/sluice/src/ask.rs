@@ -211,6 +211,7 @@ pub(crate) fn dump(command: &Dump) -> anyhow::Result<Exit> {
                 interfaces,
                 nodes: plan.nodes.keys().copied().collect(),
                 overlay_port: Some(8472),
+                host: None,
             };
             print!("{}", sluice_netlink::nft::table_text(&sluice_dataplane::compile(&plan, &site)));
         }

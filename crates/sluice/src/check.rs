@@ -155,6 +155,7 @@ fn write_rules(enclave: &Enclave) -> anyhow::Result<usize> {
         interfaces: plan.endpoints.keys().enumerate().map(|(n, k)| (k.clone(), format!("slu{n}"))).collect(),
         nodes: plan.nodes.keys().copied().collect(),
         overlay_port: Some(8472),
+        host: None,
     };
     let table = sluice_dataplane::compile(&plan, &site);
     nft::apply(&mut socket, &Transaction::recreate(&table))?;

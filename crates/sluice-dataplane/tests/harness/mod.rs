@@ -127,6 +127,7 @@ impl Cluster {
             interfaces: interfaces.collect::<BTreeMap<_, _>>(),
             nodes: BTreeSet::from([ip("192.168.0.1"), ip("192.168.0.2"), ip("fd00::1"), ip("fd00::2")]),
             overlay_port: Some(8472),
+            host: None,
         }
     }
 
