@@ -387,6 +387,7 @@ impl Core {
             interfaces: self.attached.iter().map(|(key, a)| (key.clone(), a.interface.clone())).collect(),
             nodes: self.nodes.values().flat_map(|n| n.addresses.iter().copied()).collect(),
             overlay_port: self.network.overlay_port(),
+            host: None,
         }
     }
 

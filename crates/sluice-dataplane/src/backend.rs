@@ -218,7 +218,8 @@ fn quarantine() -> Chain {
 /// endpoint.
 fn objects_behind(plan: &Plan, chain: &str) -> BTreeSet<ObjectKey> {
     let mut objects = BTreeSet::new();
-    let is_it = |function: &PortFunction| Post::ALL.iter().any(|post| function_chain(*post, function) == chain);
+    let is_it =
+        |function: &PortFunction| Post::ALL.iter().any(|post| function_chain(*post, function) == chain);
     for function in plan.functions.values().filter(|function| is_it(function)) {
         let outcomes = function.rows.iter().map(|r| &r.outcome).chain([&function.otherwise]);
         objects.extend(outcomes.filter_map(|o| match &o.cause {

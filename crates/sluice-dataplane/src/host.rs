@@ -58,7 +58,8 @@ impl<'a> Active<'a> {
 
     /// Each once.
     pub(crate) fn endpoints(&self) -> Vec<Named<'a>> {
-        let mut all: Vec<Named<'a>> = self.by_name.iter().map(|(_, found)| *found).chain(self.every).collect();
+        let mut all: Vec<Named<'a>> =
+            self.by_name.iter().map(|(_, found)| *found).chain(self.every).collect();
         all.sort_unstable_by_key(|(name, _)| *name);
         all.dedup_by_key(|(name, _)| *name);
         all
@@ -186,7 +187,9 @@ impl<'a> Compiler<'a> {
         {
             // such a segment revives nothing: there is no flow (semantics 1.10)
             let untracked = [Expr::ct_state(ct_state::UNTRACKED), early(true)];
-            let back = Rule::new(untracked.into_iter().chain([Expr::Verdict(nft::Verdict::Return)]).collect::<Vec<_>>());
+            let back = Rule::new(
+                untracked.into_iter().chain([Expr::Verdict(nft::Verdict::Return)]).collect::<Vec<_>>(),
+            );
             let last = chain.rules.len().saturating_sub(1);
             chain.rules.insert(last, back);
         }
@@ -509,7 +512,8 @@ fn tunnels() -> Vec<Rule> {
         [(Family::V4, [Field::IpSaddr, Field::IpDaddr]), (Family::V6, [Field::Ip6Saddr, Field::Ip6Daddr])]
     {
         let between = || ends.map(|field| Expr::lookup([field], TUNNEL_ENDS[index(family)]));
-        let udp = [Expr::eq(Field::L4Proto, Protocol::UDP.number()), Expr::lookup([Field::ThDport], TUNNEL_PORTS)];
+        let udp =
+            [Expr::eq(Field::L4Proto, Protocol::UDP.number()), Expr::lookup([Field::ThDport], TUNNEL_PORTS)];
         rules.push(Rule::new(udp.into_iter().chain(between()).chain([back()]).collect::<Vec<_>>()));
         let ipip = [Expr::eq(Field::L4Proto, IPIP)];
         rules.push(Rule::new(ipip.into_iter().chain(between()).chain([back()]).collect::<Vec<_>>()));

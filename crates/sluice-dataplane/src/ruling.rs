@@ -80,11 +80,7 @@ pub fn rule_on(table: &Table, flow: &Flow, source: End, destination: End) -> Res
         End::Node => Side::Process,
         End::Elsewhere => Side::Interface("uplink".into()),
     };
-    rule_through(
-        table,
-        flow,
-        &Crossing { entry: side(source), exit: side(destination), before_dnat: None },
-    )
+    rule_through(table, flow, &Crossing { entry: side(source), exit: side(destination), before_dnat: None })
 }
 
 /// Runs a flow's first packet through one node's table. The flow is as after DNAT.
