@@ -1,8 +1,10 @@
 //! Single changes at the size of a large cluster, each with its flush.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use sluice_addr::Cidr;
 use sluice_engine::Engine;
 use sluice_model::{Object, ObjectDelta, Pod};
 use sluice_plan::{Changes, PlanDelta};
@@ -37,6 +39,9 @@ pub(crate) const POLICY_ADDED: &str = "policy added";
 pub(crate) const IDLE_POLICY_EDITED: &str = "policy edited, not in force here";
 /// The label of a namespace changes that rules look at.
 pub(crate) const NAMESPACE_RELABELLED: &str = "namespace changes labels";
+
+/// One CIDR joins the largest set that rules in force look at, or another leaves it. The event carries the whole object.
+pub(crate) const SET_EDITED: &str = "set edit, one CIDR of 54,566";
 
 /// How often each change is made.
 const ROUNDS: usize = 3_000;
@@ -101,6 +106,20 @@ struct Bench<'e> {
     next: usize,
 }
 
+/// Makes a change; returns how many elements of the plan are others.
+fn change(engine: &mut Engine, delta: ObjectDelta, observed: &mut Observed) -> usize {
+    let start = Instant::now();
+    engine.apply(delta);
+    let delta = engine.flush();
+    let time = start.elapsed().as_secs_f64();
+    let elements = delta.as_ref().map_or(0, elements);
+    observed.times.push(time);
+    observed.used.push(time / (elements as f64 * 1e-6).max(1e-3));
+    observed.elements = observed.elements.max(elements);
+    observed.new_classes += usize::from(delta.is_some_and(|delta| !delta.classes.upserts.is_empty()));
+    elements
+}
+
 /// Every kind of change. The engine is as before afterwards.
 pub(crate) fn run(engine: &mut Engine, size: Size, budget: Duration) -> Result<Vec<Measure>, BenchError> {
     let cluster = Cluster::large(size);
@@ -119,6 +138,35 @@ pub(crate) fn run(engine: &mut Engine, size: Size, budget: Duration) -> Result<V
     Ok(measures)
 }
 
+/// One CIDR of a very large set comes and goes, at every place of its list. The engine is as before afterwards.
+pub(crate) fn set_edits(engine: &mut Engine, seed: u64, budget: Duration) -> Result<Measure, BenchError> {
+    let sets = engine.world().sets.values();
+    let largest = sets.max_by_key(|set| set.nets.len()).filter(|set| !set.nets.is_empty()).cloned();
+    let largest = largest.ok_or_else(|| BenchError::Empty("no set has members".into()))?;
+    let mut observed = Observed::default();
+    let end = Instant::now() + budget;
+    for number in 0..ROUNDS {
+        if number >= LEAST && Instant::now() > end {
+            break;
+        }
+        let at = mix(seed, number as u64) as usize % largest.nets.len();
+        let mut edited = largest.clone();
+        if number % 2 == 0 {
+            edited.nets.remove(at);
+        } else {
+            let spare = u32::try_from(number).expect("few rounds") | 203 << 24;
+            edited.nets.insert(at, Cidr::host(Ipv4Addr::from_bits(spare).into()));
+        }
+        for set in [edited, largest.clone()] {
+            let elements = change(engine, ObjectDelta::Upsert(Object::NetworkSet(set)), &mut observed);
+            if elements == 0 || elements > 16 {
+                return Err(BenchError::Empty(format!("one CIDR changed {elements} elements of the plan")));
+            }
+        }
+    }
+    Ok(observed.measure(SET_EDITED))
+}
+
 impl Bench<'_> {
     /// Makes `rounds` of changes; each round says which ones, and all of a round are timed apart.
     fn observe<const N: usize>(
@@ -132,22 +180,10 @@ impl Bench<'_> {
                 break;
             }
             for (delta, observed) in round(self, number).into_iter().zip(&mut observed) {
-                self.change(delta, observed);
+                change(self.engine, delta, observed);
             }
         }
         observed
-    }
-
-    fn change(&mut self, delta: ObjectDelta, observed: &mut Observed) {
-        let start = Instant::now();
-        self.engine.apply(delta);
-        let delta = self.engine.flush();
-        let time = start.elapsed().as_secs_f64();
-        let elements = delta.as_ref().map_or(0, elements);
-        observed.times.push(time);
-        observed.used.push(time / (elements as f64 * 1e-6).max(1e-3));
-        observed.elements = observed.elements.max(elements);
-        observed.new_classes += usize::from(delta.is_some_and(|delta| !delta.classes.upserts.is_empty()));
     }
 
     fn choose<T: Copy>(&self, from: &[T], salt: u64, number: usize) -> T {

@@ -152,7 +152,10 @@ fn time_of(workload: &Workload, size: Size, options: &Options) -> Result<Measure
     ];
     match workload.extra {
         Extra::None => {}
-        Extra::Lookups => measures.push(lookups((workload.make)(size), &engine, options)?),
+        Extra::LookupsAndSets => {
+            measures.push(lookups((workload.make)(size), &engine, options)?);
+            measures.push(events::set_edits(&mut engine, size.seed, options.budget())?);
+        }
         Extra::Events => measures.extend(events::run(&mut engine, size, options.budget())?),
     }
     let compared = crate::agreement::check((workload.make)(size), &engine, options.budget())?;

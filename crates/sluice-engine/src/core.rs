@@ -1,6 +1,7 @@
 //! What the engine knows, and the order in which a flush brings it up to date.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::holders::Holders;
 use crate::hosts::Hosts;
 use crate::ids::{HolderId, HostId, PodId, QueryId, ShapeId, Sym};
 use crate::legs::Legs;
+use crate::members::SetEdit;
 use crate::namespaces::Namespaces;
 use crate::nodes::NodeAddresses;
 use crate::places::Places;
@@ -36,7 +38,7 @@ pub(crate) struct Dirty {
     pub(crate) namespaces: Vec<Arc<str>>,
     pub(crate) accounts: BTreeSet<Pair>,
     pub(crate) tiers: bool,
-    pub(crate) sets: BTreeSet<Pair>,
+    pub(crate) sets: BTreeMap<Pair, SetEdit>,
     pub(crate) host_endpoints: BTreeSet<Arc<str>>,
     pub(crate) services: BTreeSet<Pair>,
     pub(crate) names: bool,
@@ -48,6 +50,16 @@ pub(crate) struct Dirty {
     pub(crate) pods: Vec<PodId>,
     /// Addresses whose owners may be others.
     pub(crate) hosts: Vec<IpAddr>,
+}
+
+impl Dirty {
+    /// A set has changed.
+    pub(crate) fn edit_set(&mut self, pair: Pair, edit: SetEdit) {
+        match self.sets.entry(pair) {
+            Entry::Occupied(mut known) => known.get_mut().join(edit),
+            Entry::Vacant(place) => drop(place.insert(edit)),
+        }
+    }
 }
 
 /// What a flush has found out so far.

@@ -9,6 +9,7 @@ use sluice_plan::{Plan, PlanDelta, Revisions};
 use sluice_report::Finding;
 
 use crate::core::Core;
+use crate::members::SetEdit;
 use crate::objects::{changes_nothing, keys_of};
 use crate::state::PolicyState;
 
@@ -99,6 +100,17 @@ impl Engine {
                 self.core.dirty.namespaces.push(name);
                 self.stale = true;
             }
+            ObjectDelta::Upsert(Object::NetworkSet(set)) => {
+                let pair = (set.namespace.clone(), set.name.clone());
+                let edit = match self.world.sets.get(&pair) {
+                    Some(known) => SetEdit::between(known, &set),
+                    None => Some(SetEdit::Whole),
+                };
+                let Some(edit) = edit else { return };
+                self.world.sets.insert(pair.clone(), set);
+                self.core.dirty.edit_set(pair, edit);
+                self.stale = true;
+            }
             delta => {
                 if !changes_nothing(&self.world, &delta) {
                     self.note(&delta);
@@ -122,7 +134,7 @@ impl Engine {
             Kind::Node => drop(dirty.nodes.insert(key.name)),
             Kind::ServiceAccount => drop(dirty.accounts.insert(pair)),
             Kind::Tier => dirty.tiers = true,
-            Kind::GlobalNetworkSet | Kind::NetworkSet => drop(dirty.sets.insert(pair)),
+            Kind::GlobalNetworkSet | Kind::NetworkSet => dirty.edit_set(pair, SetEdit::Whole),
             Kind::HostEndpoint => drop(dirty.host_endpoints.insert(key.name)),
             Kind::EndpointSlice => {
                 let old = self.world.slices.get(&pair).map(|slice| slice.service.clone());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sluice_addr::{AddrSet, Protocol, canonical_ip};
+use sluice_addr::{AddrRange, Cidr, Protocol};
 use sluice_model::World;
 use sluice_selector::Labels;
 
@@ -11,6 +11,7 @@ use crate::core::{Core, Dirty, Pair};
 use crate::facts::{Fact, YES, tidy};
 use crate::ids::{FactsId, HolderId, QueryId, Slab, SourceId, Sym};
 use crate::labels::{HolderLabels, LabelList, release_labels, take_labels};
+use crate::members::{Members, SetEdit};
 use crate::named_ports::{NamedPortList, port_texts, ports_of, take_ports};
 use crate::namespaces::Alone;
 use crate::symbols::Symbols;
@@ -21,9 +22,7 @@ pub(crate) struct Holder {
     namespace: Option<Sym>,
     labels: LabelList,
     ports: NamedPortList,
-    addresses: AddrSet,
-    /// The addresses that its source has until the end of the flush, if they are others.
-    were: Option<AddrSet>,
+    members: Members,
     /// What the criteria in use say of it. Without facts its addresses are of no concern.
     pub(crate) facts: FactsId,
     source: Option<SourceId>,
@@ -36,6 +35,8 @@ pub(crate) struct Holders {
     pub(crate) slab: Slab<HolderId, Holder>,
     sets: FxHashMap<Pair, HolderId>,
     host_endpoints: FxHashMap<Arc<str>, HolderId>,
+    /// Addresses that holders have lost in this flush: places know of them until its end.
+    lost: FxHashMap<HolderId, Vec<AddrRange>>,
     /// How many of them are not stale.
     pub(crate) asked: usize,
 }
@@ -45,7 +46,7 @@ struct Written<'a> {
     namespace: Option<&'a Arc<str>>,
     labels: &'a Labels,
     ports: &'a [sluice_model::NamedPort],
-    addresses: AddrSet,
+    members: Members,
 }
 
 impl Holder {
@@ -80,20 +81,25 @@ impl Holders {
 
     pub(crate) fn settle(&mut self) {
         self.slab.settle();
+        self.lost.clear();
     }
 }
 
 impl Core {
     /// Takes in changes of sets and host endpoints.
     pub(crate) fn update_holders(&mut self, dirty: &Dirty, world: &World) {
-        for pair in &dirty.sets {
+        for (pair, edit) in &dirty.sets {
+            let id = self.holders.sets.get(pair).copied();
+            if let (Some(id), SetEdit::Members(edits)) = (id, edit) {
+                self.edit_members(id, edits);
+                continue;
+            }
             let written = world.sets.get(pair).map(|set| Written {
                 namespace: Some(&set.namespace).filter(|namespace| !namespace.is_empty()),
                 labels: &set.labels,
                 ports: &[],
-                addresses: AddrSet::from_cidrs(set.nets.iter().copied()),
+                members: set.nets.iter().copied().collect(),
             });
-            let id = self.holders.sets.get(pair).copied();
             match self.update_holder(id, written) {
                 Some(id) => self.holders.sets.insert(pair.clone(), id),
                 None => self.holders.sets.remove(pair),
@@ -104,7 +110,7 @@ impl Core {
                 namespace: None,
                 labels: &host.labels,
                 ports: &host.named_ports,
-                addresses: host.expected_addresses.iter().map(|address| canonical_ip(*address)).collect(),
+                members: host.expected_addresses.iter().map(|address| Cidr::host(*address)).collect(),
             });
             let id = self.holders.host_endpoints.get(name).copied();
             match self.update_holder(id, written) {
@@ -119,7 +125,7 @@ impl Core {
             let gone = self.holders.slab.remove(id?)?;
             self.holders.asked -= usize::from(!gone.stale);
             if let Some(source) = gone.source {
-                self.places.change(source, gone.addresses.iter(), -1);
+                self.places.change(source, gone.members.ranges(), -1);
                 self.lists.release(self.places.remove_source(source));
             }
             self.lists.release(gone.facts);
@@ -131,8 +137,7 @@ impl Core {
             namespace: written.namespace.map(|namespace| symbols.take(namespace)),
             labels: take_labels(written.labels, symbols),
             ports: take_ports(&port_texts(written.ports), symbols),
-            addresses: written.addresses,
-            were: None,
+            members: written.members,
             facts: FactsId::default(),
             source: None,
             stale: true,
@@ -145,19 +150,32 @@ impl Core {
         let old = &mut self.holders.slab[id];
         let new = Holder { facts: old.facts, source: old.source, ..new };
         if let Some(source) = old.source {
-            self.places.change(source, old.addresses.subtract(&new.addresses).iter(), -1);
-            self.places.change(source, new.addresses.subtract(&old.addresses).iter(), 1);
+            let (were, are) = (old.members.addresses(), new.members.addresses());
+            let lost = were.subtract(&are);
+            self.places.change(source, lost.iter(), -1);
+            self.places.change(source, are.subtract(&were).iter(), 1);
+            self.holders.lost.entry(id).or_default().extend(lost.iter());
         }
         let old = std::mem::replace(old, new);
         old.release(symbols);
-        if old.source.is_some() && old.addresses != self.holders.slab[id].addresses {
-            self.holders.slab[id].were = Some(old.addresses);
-        }
         if !old.stale {
             self.holders.asked -= 1;
             self.stale_holders.push(id);
         }
         Some(id)
+    }
+
+    /// Takes in CIDRs that have come or gone, at a cost that grows with them and not with the set.
+    fn edit_members(&mut self, id: HolderId, edits: &[(Cidr, bool)]) {
+        let holder = &mut self.holders.slab[id];
+        for (cidr, comes) in edits {
+            let changed = if *comes { holder.members.insert(*cidr) } else { holder.members.remove(*cidr) };
+            let Some(source) = holder.source else { continue };
+            self.places.change(source, changed.iter().copied(), if *comes { 1 } else { -1 });
+            if !comes {
+                self.holders.lost.entry(id).or_default().extend(changed);
+            }
+        }
     }
 
     /// The labels of a namespace have changed.
@@ -204,7 +222,6 @@ impl Core {
             self.holders.slab[id].stale = false;
             self.holders.asked += 1;
             self.set_holder_facts(id, new);
-            self.holders.slab[id].were = None;
         }
     }
 
@@ -220,20 +237,20 @@ impl Core {
         match holder.source {
             Some(source) if facts == none => {
                 holder.source = None;
-                self.places.change(source, holder.addresses.iter(), -1);
+                self.places.change(source, holder.members.ranges(), -1);
                 self.lists.release(self.places.remove_source(source));
             }
             Some(source) => {
                 let facts = self.lists.retain(facts);
-                let also = holder.were.as_ref();
-                let old = self.places.set_facts(source, facts, &holder.addresses, also);
+                let lost = self.holders.lost.get(&id).into_iter().flatten().copied();
+                let old = self.places.set_facts(source, facts, holder.members.ranges().chain(lost));
                 self.lists.release(old);
             }
             None if facts == none => {}
             None => {
                 let source = self.places.add_source(self.lists.retain(facts));
                 holder.source = Some(source);
-                self.places.change(source, holder.addresses.iter(), 1);
+                self.places.change(source, holder.members.ranges(), 1);
             }
         }
     }

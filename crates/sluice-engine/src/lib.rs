@@ -39,6 +39,7 @@ mod ids;
 mod labels;
 mod legs;
 mod lower;
+mod members;
 mod named_ports;
 mod namespaces;
 mod nodes;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
-use sluice_addr::{AddrRange, AddrSet};
+use sluice_addr::AddrRange;
 
 use crate::facts::{Fact, FactLists, PortMaps, tidy};
 use crate::ids::{FactsId, ListId, Slab, SourceId};
@@ -303,17 +303,16 @@ impl Places {
         self.sources.remove(source).expect("sources are removed once")
     }
 
-    /// Something else is known now of a source that holds `addresses`, and until the next update `also`. Returns the old
-    /// facts to be given back.
+    /// Something else is known now of a source that holds `addresses`, or has held them until the next update. Returns the
+    /// old facts to be given back.
     pub(crate) fn set_facts(
         &mut self,
         source: SourceId,
         facts: FactsId,
-        addresses: &AddrSet,
-        also: Option<&AddrSet>,
+        addresses: impl Iterator<Item = AddrRange>,
     ) -> FactsId {
         let old = std::mem::replace(&mut self.sources[source], facts);
-        for range in addresses.iter().chain(also.iter().flat_map(|set| set.iter())) {
+        for range in addresses {
             match (range.first(), range.last()) {
                 (IpAddr::V4(a), IpAddr::V4(b)) => {
                     touch(&mut self.v4, &mut self.lists, a.to_bits(), b.to_bits());
