@@ -95,7 +95,7 @@ pub fn random_delta_of(rng: &mut impl Rng, world: &World, of: &Ingredients) -> O
         }
         3 => random_account(rng),
         4 => random_tier(rng),
-        5..7 => random_set(rng),
+        5..7 => random_set_edit(rng, world).unwrap_or_else(|| random_set(rng)),
         7..12 => {
             let pod_name = format!("p{}", rng.random_range(0..12));
             Object::Pod(random_pod(rng, &pod_name))
@@ -235,6 +235,21 @@ fn random_set(rng: &mut impl Rng) -> Object {
         labels: labels(rng),
         nets: some(rng, 4, cidr),
     })
+}
+
+/// Half of the time a set of the world with some CIDRs more or less, so that all else of it stays.
+fn random_set_edit(rng: &mut impl Rng, world: &World) -> Option<Object> {
+    let sets: Vec<&NetworkSet> = world.sets.values().collect();
+    let mut set = (*sets.choose(rng).filter(|_| rng.random_bool(0.5))?).clone();
+    for _ in 0..rng.random_range(1..=3) {
+        let at = rng.random_range(0..=set.nets.len());
+        if at < set.nets.len() && rng.random_bool(0.5) {
+            set.nets.remove(at);
+        } else {
+            set.nets.insert(at, cidr(rng));
+        }
+    }
+    Some(Object::NetworkSet(set))
 }
 
 fn random_service(rng: &mut impl Rng) -> Object {
