@@ -11,6 +11,7 @@ use crate::compile::{Post, Site, compile, function_chain, leg_chains};
 use crate::error::Error;
 use crate::host::Spot;
 use crate::layout::{DISCOVERY, EGRESS, FROM_POD, INGRESS, OWN, SANE, SOURCE, TABLE, TO_NODE, TO_POD};
+use crate::succession::succeed;
 
 /// How often a change is tried again with what the kernel refused put under quarantine.
 const ATTEMPTS: usize = 8;
@@ -108,6 +109,7 @@ impl Nft {
             None => self.held()?,
         };
         for _ in 0..ATTEMPTS {
+            succeed(&current, &mut desired);
             let steps = match nft::diff(&current, &desired) {
                 Ok(steps) => steps,
                 Err(Netlink::Clash { objects }) => {

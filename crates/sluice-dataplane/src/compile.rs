@@ -15,7 +15,8 @@ use sluice_netlink::nft::{
     self, Chain, Expr, Field, KeyType, MarkKind, Rule, Set, SetKey, SetValue, Table, Value,
 };
 use sluice_plan::{
-    Cause, ClassId, FunctionId, Leg, LegId, Outcome, Plan, PortFunction, Subject, TransportMatch, Verdict,
+    Cause, ClassId, FunctionId, Ground, Leg, LegId, Outcome, Plan, PortFunction, Subject, TransportMatch,
+    Verdict,
 };
 
 use crate::fixed::{add_fixed, drop_rule, is_family, jump};
@@ -213,7 +214,8 @@ impl<'a> Compiler<'a> {
             let field = peer[index(family)];
             let chain = |compiler: &mut Self, id| compiler.function(post, id);
             rules.extend(self.pod_map(&name, family, field, function, chain));
-            rules.extend(self.range_rules(&name, family, field, function, chain));
+            let base = self.function(post, leg.base[Ground { family, pod: false }.index()]);
+            rules.extend(self.range_rules(&name, family, field, base, function, chain));
         }
         rules.push(drop_rule("peer of no class"));
         self.table.chains.insert(name.to_string(), Chain::regular(rules));
@@ -246,36 +248,43 @@ impl<'a> Compiler<'a> {
         Some(Rule::new([Expr::vmap([field], name)]))
     }
 
-    /// All other addresses → chains. Interval maps never change once made: their name is their content, and a change
-    /// replaces the one rule that refers to them (design: overlapping ranges are not switched inside one transaction).
+    /// All other addresses → chains: ranges that lead elsewhere than `base` in an interval map, all else to `base`. So an
+    /// address that joins a set or leaves it is one element, whatever the set has beside it.
     pub(crate) fn range_rules<T>(
         &mut self,
         owner: &str,
         family: Family,
         field: Field,
+        base: Option<Arc<str>>,
         target: impl Fn(ClassId) -> Option<T>,
         chain: impl Fn(&mut Self, T) -> Option<Arc<str>>,
-    ) -> Option<Rule> {
+    ) -> Vec<Rule> {
         let plan = self.plan;
-        let mut pieces: Vec<(IpAddr, IpAddr, Arc<str>)> = Vec::new();
+        let mut map = Set::interval(key_type(family)).to_verdicts();
+        let mut piece: Option<(IpAddr, IpAddr, Arc<str>)> = None;
+        let mut put = |(first, last, chain): (IpAddr, IpAddr, Arc<str>)| {
+            if Some(&chain) != base.as_ref() {
+                map.elements.insert(SetKey::Range(Value::from(first), Value::from(last)), goto(&chain));
+            }
+        };
         for (range, class) in plan.spans().filter(|(r, _)| r.family() == family) {
-            let chain = chain(self, target(class)?)?;
-            match pieces.last_mut() {
+            let Some(chain) = target(class).and_then(|target| chain(self, target)) else { return Vec::new() };
+            match &mut piece {
                 Some((_, last, same)) if *same == chain => *last = range.last(),
-                _ => pieces.push((range.first(), range.last(), chain)),
+                _ => piece.replace((range.first(), range.last(), chain)).into_iter().for_each(&mut put),
             }
         }
-        if let [(.., chain)] = pieces.as_slice() {
-            let verdict = Expr::Verdict(nft::Verdict::Goto(chain.to_string()));
-            return Some(Rule::new([is_family(family), verdict]));
+        piece.into_iter().for_each(put);
+        let mut rules = Vec::new();
+        if !map.elements.is_empty() {
+            let name = format!("{owner}-net{}", family.version());
+            self.table.sets.insert(name.clone(), map);
+            rules.push(Rule::new([Expr::vmap([field], name)]));
         }
-        let name = format!("{owner}-net{}-{:016x}", family.version(), digest(&pieces));
-        let mut map = Set::interval(key_type(family)).to_verdicts();
-        for (first, last, chain) in pieces {
-            map.elements.insert(SetKey::Range(Value::from(first), Value::from(last)), goto(&chain));
-        }
-        self.table.sets.insert(name.clone(), map);
-        Some(Rule::new([Expr::vmap([field], name)]))
+        rules.extend(base.map(|chain| {
+            Rule::new([is_family(family), Expr::Verdict(nft::Verdict::Goto(chain.to_string()))])
+        }));
+        rules
     }
 
     /// The chain of a port function; equal functions share it, also across generations, because its name is its content.

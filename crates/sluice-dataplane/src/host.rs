@@ -11,7 +11,7 @@ use sluice_netlink::nft::{
     self, Chain, ChainKind, Expr, Field, Hook, HookPoint, KeyType, MarkKind, Policy, Rule, Set, SetKey,
     SetValue, Value, ct_state, ct_status,
 };
-use sluice_plan::{ClassId, HostEndpoint, LegId, Plan, StageLegs};
+use sluice_plan::{ClassId, Ground, HostEndpoint, LegId, Plan, StageLegs};
 
 use crate::compile::{Compiler, HostSite, Post, digest, goto, index, key_type};
 use crate::fixed::{
@@ -256,7 +256,9 @@ impl<'a> Compiler<'a> {
                 })),
                 None => {
                     rules.extend(self.pod_map(&name, family, field, leg_of, chain_of));
-                    rules.extend(self.range_rules(&name, family, field, leg_of, chain_of));
+                    let base = legs.base[Ground { family, pod: false }.index()];
+                    let base = self.leg(post, direction, base);
+                    rules.extend(self.range_rules(&name, family, field, base, leg_of, chain_of));
                 }
             }
         }
@@ -295,7 +297,7 @@ impl<'a> Compiler<'a> {
 
 /// The leg of every address of a family, if there is one.
 fn only_leg(plan: &Plan, legs: &StageLegs, family: Family) -> Option<LegId> {
-    let grounds = sluice_plan::Ground::ALL.into_iter().filter(|ground| ground.family == family);
+    let grounds = Ground::ALL.into_iter().filter(|ground| ground.family == family);
     let bases: BTreeSet<LegId> = grounds.map(|ground| legs.base[ground.index()]).collect();
     let is_of_family = |class: &ClassId| plan.classes.get(class).is_none_or(|ground| ground.family == family);
     let is_plain = !legs.exceptions.keys().any(is_of_family);

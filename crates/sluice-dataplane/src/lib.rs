@@ -23,9 +23,11 @@ mod host;
 pub mod layout;
 mod revoke;
 mod ruling;
+mod succession;
 
 pub use backend::{Nft, Programmed, Quarantined, RuleCount, rule_counts};
 pub use compile::{HostSite, Site, compile};
 pub use error::Error;
 pub use revoke::{LiveFlows, Revoked, forget, revoke, revoke_beside};
 pub use ruling::{Crossing, End, Ruling, RulingError, Side, interface_of, rule_on, rule_through};
+pub use succession::succeed;

@@ -355,6 +355,24 @@ fn rule_change(family: Family, name: &str, old: &[Rule], new: &[Rule]) -> Option
 }
 
 /// Ranges that must go and come in one transaction, because the kernel does not hold overlapping ranges.
+/// Can an interval set or map become the other while packets look it up? It can where ranges only come and go. While a
+/// range is replaced by one that overlaps it a packet may find neither: then the new set needs another name, and what
+/// refers to it is switched.
+pub fn changes_in_place(old: &Set, new: &Set) -> bool {
+    let (old_elements, new_elements) = (normal(old), normal(new));
+    let mut added = Vec::new();
+    for (key, value) in new_elements.iter() {
+        match old_elements.get(key) {
+            Some(known) if known == value => {}
+            Some(_) => return false,
+            None => added.push((key.clone(), value.clone())),
+        }
+    }
+    let gone = old_elements.keys().filter(|key| !new_elements.contains_key(key));
+    let mut removed: Vec<SetKey> = gone.cloned().collect();
+    overlapping(&mut removed, &mut added).is_empty()
+}
+
 struct Cluster {
     remove: Vec<SetKey>,
     add: Vec<(SetKey, SetValue)>,

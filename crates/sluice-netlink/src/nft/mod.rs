@@ -30,7 +30,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use diff::{Plan, diff};
+pub use diff::{Plan, changes_in_place, diff};
 pub use program::{apply, read_rules, read_set, read_table};
 pub use rule::{
     ARPHRD_ETHER, CmpOp, Counter, Expr, FIB_TYPE_LOCAL, Field, MarkKind, MarkValue, NFPROTO_IPV4,

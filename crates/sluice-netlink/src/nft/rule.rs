@@ -519,4 +519,16 @@ impl Expr {
             _ => None,
         }
     }
+
+    /// Looks up the set or map `to` where `from` was looked up.
+    pub fn rename_set(&mut self, from: &str, to: &str) {
+        let name = match self {
+            Expr::Lookup { set, .. } => set,
+            Expr::VerdictMap { map, .. } | Expr::Nat { target: NatTarget::Map { map, .. }, .. } => map,
+            _ => return,
+        };
+        if name == from {
+            to.clone_into(name);
+        }
+    }
 }
