@@ -203,6 +203,10 @@ impl Classes {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
     pub(crate) fn settle(&mut self) {
         self.slab.settle();
     }

@@ -225,9 +225,10 @@ impl Core {
         self.hosts.settle();
         self.policies.slab.settle();
         self.roles.settle();
-        self.lists.settle();
         self.places.settle();
         self.classes.settle();
-        self.legs.settle();
+        self.legs.settle(&mut self.ports);
+        self.ports.settle(&mut self.lists);
+        self.lists.settle();
     }
 }

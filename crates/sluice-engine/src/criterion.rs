@@ -185,6 +185,10 @@ impl Criteria {
         self.slab.get(id)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
     pub(crate) fn settle(&mut self) {
         self.slab.settle();
     }

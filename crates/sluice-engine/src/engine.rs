@@ -212,6 +212,11 @@ impl Engine {
         Some(delta)
     }
 
+    /// How many things of each kind are kept between flushes: the same for the same objects, whatever was before them.
+    pub fn census(&self) -> BTreeMap<&'static str, usize> {
+        self.core.census()
+    }
+
     /// The plan of the last flush.
     pub fn plan(&self) -> &Plan {
         &self.plan

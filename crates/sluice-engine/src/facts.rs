@@ -22,13 +22,15 @@ pub(crate) const YES: PortsId = PortsId::ZERO;
 pub(crate) struct FactLists {
     slab: Slab<FactsId, (Arc<[Fact]>, u32)>,
     numbers: HashTable<FactsId>,
+    /// Lists with ports that have come (`true`) or gone since [`PortMaps::settle`].
+    turned: Vec<(Arc<[Fact]>, bool)>,
 }
 
 impl Default for FactLists {
     fn default() -> Self {
         let mut slab = Slab::default();
         slab.insert((Arc::from([]), 1));
-        FactLists { slab, numbers: HashTable::new() }
+        FactLists { slab, numbers: HashTable::new(), turned: Vec::new() }
     }
 }
 
@@ -43,7 +45,11 @@ impl FactLists {
             self.slab[id].1 += 1;
             return id;
         }
-        let id = self.slab.insert((list.into(), 1));
+        let list: Arc<[Fact]> = list.into();
+        if has_ports(&list) {
+            self.turned.push((list.clone(), true));
+        }
+        let id = self.slab.insert((list, 1));
         let slab = &self.slab;
         self.numbers.insert_unique(hash, id, |id| FxBuildHasher.hash_one(&*slab[*id].0));
         id
@@ -65,8 +71,16 @@ impl FactLists {
         if *users == 0 {
             let entry = self.numbers.find_entry(FxBuildHasher.hash_one(&**list), |other| *other == id);
             drop(entry.map(|entry| entry.remove()));
-            self.slab.remove(id);
+            if let Some((list, _)) = self.slab.remove(id)
+                && has_ports(&list)
+            {
+                self.turned.push((list, false));
+            }
         }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.numbers.len()
     }
 
     pub(crate) fn of(&self, id: FactsId) -> &Arc<[Fact]> {
@@ -78,33 +92,74 @@ impl FactLists {
     }
 }
 
-/// The different answers that are ports. They are few, so that none is ever forgotten.
-#[derive(Debug)]
-pub(crate) struct PortMaps {
-    maps: Vec<Arc<PortMap>>,
-    numbers: FxHashMap<Arc<PortMap>, PortsId>,
+fn has_ports(list: &[Fact]) -> bool {
+    list.iter().any(|(_, answer)| *answer != YES)
 }
 
-impl Default for PortMaps {
-    fn default() -> Self {
-        PortMaps { maps: vec![Arc::default()], numbers: FxHashMap::default() }
-    }
+/// The different answers that are ports, while lists of facts or legs name them. A number is never used again: what legs
+/// remember of peers may name one that is gone.
+#[derive(Debug, Default)]
+pub(crate) struct PortMaps {
+    maps: FxHashMap<PortsId, (Arc<PortMap>, u32)>,
+    numbers: FxHashMap<Arc<PortMap>, PortsId>,
+    /// How many there have been.
+    made: usize,
+    /// Those that may have no user.
+    idle: Vec<PortsId>,
 }
 
 impl PortMaps {
+    /// The number of an answer; it has no more users than before.
     pub(crate) fn take(&mut self, map: PortMap) -> PortsId {
         if let Some(id) = self.numbers.get(&map) {
             return *id;
         }
-        let id = PortsId::from_index(self.maps.len());
+        self.made += 1;
+        let id = PortsId::from_index(self.made);
         let map = Arc::new(map);
-        self.maps.push(map.clone());
+        self.maps.insert(id, (map.clone(), 0));
         self.numbers.insert(map, id);
+        self.idle.push(id);
         id
     }
 
     pub(crate) fn of(&self, id: PortsId) -> &PortMap {
-        &self.maps[id.index()]
+        &self.maps[&id].0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.maps.len()
+    }
+
+    /// One user more (`true`) or less for each answer of a list.
+    pub(crate) fn count(&mut self, list: &[Fact], comes: bool) {
+        for (_, id) in list.iter().filter(|(_, answer)| *answer != YES) {
+            let users = &mut self.maps.get_mut(id).expect("answers in use are kept").1;
+            if comes {
+                *users += 1;
+            } else {
+                *users -= 1;
+                if *users == 0 {
+                    self.idle.push(*id);
+                }
+            }
+        }
+    }
+
+    /// Takes in which lists have come and gone, and forgets answers that none names.
+    pub(crate) fn settle(&mut self, lists: &mut FactLists) {
+        let turned = std::mem::take(&mut lists.turned);
+        // what has come and gone again was there
+        let comings = turned.iter().filter(|(_, comes)| *comes);
+        comings
+            .chain(turned.iter().filter(|(_, comes)| !*comes))
+            .for_each(|(l, comes)| self.count(l, *comes));
+        for id in std::mem::take(&mut self.idle) {
+            if let Some((map, 0)) = self.maps.get(&id) {
+                self.numbers.remove(map);
+                self.maps.remove(&id);
+            }
+        }
     }
 
     /// All numbers of either.

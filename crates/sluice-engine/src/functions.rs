@@ -34,6 +34,10 @@ impl Functions {
         id
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.uses.len()
+    }
+
     pub(crate) fn is_known(&self, id: FunctionId) -> bool {
         self.uses.contains_key(&id)
     }

@@ -128,6 +128,11 @@ impl<K: Id, T> Slab<K, T> {
         self.free.append(&mut self.limbo);
     }
 
+    /// How many things there are, once removals have settled.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len() - self.limbo.len()
+    }
+
     pub(crate) fn get(&self, id: K) -> Option<&T> {
         self.slots.get(id.index())?.as_ref()
     }

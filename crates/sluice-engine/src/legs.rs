@@ -75,7 +75,12 @@ struct Large {
     programs: [Option<Program>; 4],
     /// Functions by ground and by what the rules see of a peer. Entries whose function is gone are made anew.
     memo: FxHashMap<(usize, Seen), FunctionId>,
+    /// How many entries of it were of use when it was last gone through.
+    kept: usize,
 }
+
+/// So many more entries than twice those of use may be remembered.
+const FORGETTING: usize = 64;
 
 /// What decides which function a peer has.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -96,6 +101,8 @@ pub(crate) struct Legs {
     next: u32,
     fresh: Vec<LegIx>,
     deserted: Vec<LegIx>,
+    /// What was known of own addresses of legs that have come (`true`) or gone in this flush.
+    turned: Vec<(Box<[Fact]>, bool)>,
 }
 
 /// What legs are made from.
@@ -128,6 +135,7 @@ impl Legs {
         }
         let id = LegId(self.next);
         self.next = self.next.checked_add(1).expect("fewer than 2^32 ids in the life of a process");
+        own.iter().for_each(|own| own.turn(true, &mut self.turned));
         let ix = self.slab.insert(LegUse { id, role, own, undecided, users: 1, large: None });
         legs.push(ix);
         self.fresh.push(ix);
@@ -143,8 +151,17 @@ impl Legs {
         }
     }
 
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self, ports: &mut PortMaps) {
         self.slab.settle();
+        let turned = std::mem::take(&mut self.turned);
+        let comings = turned.iter().filter(|(_, comes)| *comes);
+        comings
+            .chain(turned.iter().filter(|(_, comes)| !*comes))
+            .for_each(|(l, comes)| ports.count(l, *comes));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
     }
 
     pub(crate) fn id(&self, ix: LegIx) -> LegId {
@@ -164,6 +181,7 @@ impl Legs {
                 continue;
             }
             let leg = self.slab.remove(ix).expect("it was there a moment ago");
+            leg.own.iter().for_each(|own| own.turn(false, &mut self.turned));
             roles.of_mut(leg.role).legs.retain(|other| *other != ix);
             if let Some(old) = plan.legs.remove(&leg.id) {
                 old.functions().for_each(|function| functions.release(function));
@@ -376,6 +394,10 @@ impl Legs {
             push_step(&mut stages[program.place(number).stage as usize], rule, transports);
         }
         let function = functions.id(compose(&stages, &profile, family));
+        if large.memo.len() >= 2 * large.kept + FORGETTING {
+            large.memo.retain(|_, function| functions.is_known(*function));
+            large.kept = large.memo.len();
+        }
         large.memo.insert(seen, function);
         function
     }
@@ -402,5 +424,11 @@ impl OwnFacts {
         asked: &[crate::ids::CriterionId],
     ) -> Self {
         OwnFacts { pod, contested, facts: restricted(facts, asked), deny: restricted(deny, asked) }
+    }
+
+    /// Notes that a leg which knows this comes or goes.
+    fn turn(&self, comes: bool, turned: &mut Vec<(Box<[Fact]>, bool)>) {
+        let lists = [&self.facts, &self.deny].into_iter().filter(|list| !list.is_empty());
+        turned.extend(lists.map(|list| (list.clone(), comes)));
     }
 }

@@ -22,6 +22,7 @@ mod addresses;
 mod arrivals;
 mod asking;
 mod catalog;
+mod census;
 mod claims;
 mod classes;
 mod compose;

@@ -396,6 +396,12 @@ impl Places {
         stretches(&self.v6, &self.lists, first, last)
     }
 
+    /// Sources, lists of them, and parts that the addresses are split into.
+    pub(crate) fn census(&self) -> [usize; 3] {
+        let parts = self.v4.atoms.len() + self.v6.atoms.len();
+        [self.sources.len(), self.lists.slab.len(), parts]
+    }
+
     pub(crate) fn settle(&mut self) {
         self.sources.settle();
         self.lists.slab.settle();

@@ -197,6 +197,10 @@ impl Queries {
         &mut self.slab[id]
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
     pub(crate) fn settle(&mut self) {
         self.slab.settle();
     }
@@ -243,6 +247,12 @@ impl QueryIndex {
                 }
             }
         }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_restriction.values().map(Vec::len).sum::<usize>()
+            + self.label_keys.len()
+            + self.namespace_keys.len()
     }
 
     fn keys(&mut self, restriction: Restriction) -> Option<(&mut FxHashMap<Sym, u32>, Sym)> {

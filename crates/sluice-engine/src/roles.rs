@@ -208,6 +208,10 @@ impl Roles {
         self.slab.iter()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
     pub(crate) fn settle(&mut self) {
         self.slab.settle();
     }

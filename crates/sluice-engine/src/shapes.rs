@@ -300,6 +300,10 @@ impl Shapes {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
     pub(crate) fn settle(&mut self) {
         self.slab.settle();
     }

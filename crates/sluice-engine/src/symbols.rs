@@ -110,6 +110,10 @@ impl Symbols {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
     pub(crate) fn text(&self, sym: Sym) -> &str {
         let bytes = self.bytes(sym);
         std::str::from_utf8(bytes).expect("the bytes are those of a string")
