@@ -18,14 +18,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::AddrSet;
-use sluice_model::{Namespace, Object, ObjectDelta, Pod, PodKey, World};
+use sluice_model::{Namespace, Object, ObjectDelta, ObjectKey, Pod, PodKey, World};
 use sluice_report::{ClaimResult, ClaimState};
 use sluice_selector::Labels;
 
 use crate::claim::asked_families;
-use crate::ends::members;
+use crate::ends::{members, selectors_in};
 use crate::judge::judge_present;
 use crate::snapshot::Snapshot;
+pub(crate) use addresses::Ground;
 use addresses::Parts;
 use kinds::kinds;
 pub(crate) use kinds::{Found, PodKind};
@@ -37,8 +38,8 @@ const COPIES: [&str; 2] = ["a-future-pod", "another-future-pod"];
 /// The judgement of a claim that holds for present pods.
 pub(crate) fn judge(snapshot: &Snapshot, claim: &Claim, present: ClaimResult) -> ClaimResult {
     let names_pods = claim.from.iter().chain(&claim.to).any(|peer| matches!(peer, ClaimEnd::Pods { .. }));
-    let parts = Parts::new(snapshot.world(), claim);
-    let named_by_address = parts.are_named_by(claim);
+    let ground = snapshot.ground();
+    let named_by_address = ground.is_named_by(claim);
     if !names_pods && !named_by_address && claim.expect != Expect::ReachOnly {
         return present;
     }
@@ -52,15 +53,16 @@ pub(crate) fn judge(snapshot: &Snapshot, claim: &Claim, present: ClaimResult) ->
         missing,
         ..present
     };
-    let mut found = match kinds(snapshot.world(), claim, named_by_address) {
+    let base = concerned(snapshot, claim, named_by_address);
+    let mut found = match kinds(ground, &base, claim, named_by_address) {
         Ok(found) => found,
         Err(too_many) => return undecided(present, vec![too_many]),
     };
     if found.kinds.is_empty() && found.gaps.is_empty() {
         return present;
     }
+    let parts = Parts::new(ground, &base, claim);
     let all = parts.all();
-    let base = concerned(snapshot, claim);
     let with_kinds = |parts: &[AddrSet]| {
         let (mut world, too_small) = extended(&base, &found.kinds, parts);
         keep_policies_of_pods(&mut world);
@@ -87,8 +89,9 @@ pub(crate) fn judge(snapshot: &Snapshot, claim: &Claim, present: ClaimResult) ->
 }
 
 /// The objects without the pods that a claim does not ask about. What is judged between two ends looks at no third pod, save one
-/// that claims the same address (semantics 1.9), which stays; Services have the backends that their slices list.
-fn concerned(snapshot: &Snapshot, claim: &Claim) -> World {
+/// that claims the same address (semantics 1.9), which stays; Services have the backends that their slices list. A policy of a
+/// namespace in which neither end is or may come selects neither, so that it is not asked.
+fn concerned(snapshot: &Snapshot, claim: &Claim, named_by_address: bool) -> World {
     let world = snapshot.world();
     if claim.expect == Expect::ReachOnly {
         return world.clone(); // everything is a destination
@@ -100,8 +103,20 @@ fn concerned(snapshot: &Snapshot, claim: &Claim) -> World {
         }
     }
     let is_asked = |pod: &&Pod| pod.addresses.iter().any(|address| addresses.contains(address));
+    let pods: BTreeMap<PodKey, Pod> =
+        world.pods.values().filter(is_asked).map(|pod| (pod.key.clone(), pod.clone())).collect();
+    let ends = [&claim.from, &claim.to];
+    let may_come = |namespace: &&Arc<str>| {
+        let labels = world.namespace_labels(namespace);
+        named_by_address || ends.iter().any(|ends| !selectors_in(ends, &labels).is_empty())
+    };
+    let mut namespaces: BTreeSet<&Arc<str>> = snapshot.ground().namespaces.iter().filter(may_come).collect();
+    namespaces.extend(pods.keys().map(|key| &key.namespace));
+    let is_asked = |key: &ObjectKey| key.namespace.is_empty() || namespaces.contains(&key.namespace);
+    let policies = world.policies.iter().filter(|(key, _)| is_asked(key));
+    let policies = policies.map(|(key, policy)| (key.clone(), policy.clone())).collect();
     World {
-        pods: world.pods.values().filter(is_asked).map(|pod| (pod.key.clone(), pod.clone())).collect(),
+        pods,
         namespaces: world.namespaces.clone(),
         nodes: world.nodes.clone(),
         service_accounts: world.service_accounts.clone(),
@@ -109,7 +124,7 @@ fn concerned(snapshot: &Snapshot, claim: &Claim) -> World {
         sets: world.sets.clone(),
         services: world.services.clone(),
         slices: world.slices.clone(),
-        policies: world.policies.clone(),
+        policies,
         host_endpoints: world.host_endpoints.clone(),
         isolations: world.isolations.clone(),
         names: world.names.clone(),
@@ -126,7 +141,7 @@ fn keep_policies_of_pods(world: &mut World) {
 
 /// Every kind of pod that selectors tell apart, for a question about any pod.
 pub(crate) fn kinds_of(world: &World, question: &Claim) -> Result<Found, String> {
-    kinds(world, question, true)
+    kinds(&Ground::new(world), world, question, true)
 }
 
 /// The objects with pods of every kind, which kind each of them is, and what is missing where a part of the pod range has too
@@ -136,7 +151,7 @@ pub(crate) fn with_pods(
     question: &Claim,
     kinds: &[PodKind],
 ) -> (World, BTreeMap<PodKey, usize>, Vec<String>) {
-    let (extended, missing) = extended(world, kinds, &Parts::new(world, question).all());
+    let (extended, missing) = extended(world, kinds, &Parts::new(&Ground::new(world), world, question).all());
     let mut of_pod = BTreeMap::new();
     for (index, kind) in kinds.iter().enumerate() {
         for name in COPIES {

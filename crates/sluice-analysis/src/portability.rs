@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sluice_addr::{AddrSet, Cidr, Family};
+use sluice_addr::{AddrSet, Cidr};
 use sluice_model::{
     ClusterPeer, EntityRule, KubernetesPeer, NamespaceScope, Object, ObjectDelta, Policy, Rule, RuleBody,
     World,
@@ -235,28 +235,15 @@ fn is_in_question(snapshot: &Snapshot, claim: &Claim, reading: Reading) -> bool 
         (Cidrs::Everything, OwnNode::Judged) => false,
         (Cidrs::Everything, OwnNode::Always) => !world.nodes.is_empty() && may_end_at_node(world, claim),
         _ => {
-            let inside = inside(world, claim);
-            let reads = |cidr: Cidr| inside.intersects(&AddrSet::from_cidrs([cidr]));
+            let inside = snapshot.ground().inside(claim.future_pods);
+            let reads =
+                |cidr| inside.as_ref().is_none_or(|inside| inside.intersects(&AddrSet::from_cidrs([cidr])));
             world.policies.values().any(|policy| {
                 let mut rules = [&policy.ingress, &policy.egress].into_iter().flatten().flatten();
                 rules.any(|rule| rule.body.cidrs().into_iter().any(reads))
             })
         }
     }
-}
-
-/// The addresses that pods and nodes have, and that pods which do not exist yet may get.
-fn inside(world: &World, claim: &Claim) -> AddrSet {
-    let ranges = world.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
-    let ranges = AddrSet::from_cidrs(ranges);
-    if claim.future_pods && ranges.is_empty() {
-        return Family::BOTH
-            .into_iter()
-            .fold(AddrSet::new(), |all, family| all.union(&AddrSet::all_of(family)));
-    }
-    let pods = world.pods.values().flat_map(|pod| &pod.addresses);
-    let nodes = world.nodes.values().flat_map(|node| &node.addresses);
-    ranges.union(&AddrSet::from_cidrs(pods.chain(nodes).map(|address| Cidr::host(*address))))
 }
 
 /// May a connection of the claim go to an address of a node?

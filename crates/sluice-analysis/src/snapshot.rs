@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
-use sluice_addr::{AddrSet, Cidr, Family, Protocol};
+use sluice_addr::{AddrRange, AddrSet, Cidr, Family, Protocol};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{Direction, ObjectDelta, PodKey, World};
 use sluice_plan::{ClassId, Plan, Subject};
 
 use crate::explain::Lookup;
+use crate::future::Ground;
 use crate::hosts::Spots;
 use crate::passage::Memo;
 use crate::portability::Reading;
@@ -24,6 +25,8 @@ pub struct Snapshot {
     /// A namespace that is not among the objects does not exist (semantics 3.7).
     namespaces_are_complete: bool,
     pub(crate) memo: Memo,
+    inside: OnceLock<AddrSet>,
+    ground: OnceLock<Box<Ground>>,
     lookup: OnceLock<Box<Lookup>>,
     pub(crate) spots: OnceLock<Box<Spots>>,
     /// Well-known addresses and ports, so that witnesses are packets that somebody answers.
@@ -94,6 +97,8 @@ impl Snapshot {
             reading: Reading::LAW,
             namespaces_are_complete: false,
             memo: Memo::default(),
+            inside: OnceLock::new(),
+            ground: OnceLock::new(),
             lookup: OnceLock::new(),
             spots: OnceLock::new(),
             landmarks: Vec::new(),
@@ -144,6 +149,11 @@ impl Snapshot {
         self.lookup.get_or_init(|| Box::new(Lookup::new(&self.world)))
     }
 
+    /// Where pods are and where they may come, found out when it is first asked for.
+    pub(crate) fn ground(&self) -> &Ground {
+        self.ground.get_or_init(|| Box::new(Ground::new(&self.world)))
+    }
+
     pub(crate) fn reading(&self) -> Reading {
         self.reading
     }
@@ -163,9 +173,19 @@ impl Snapshot {
 
     /// The addresses of a family that pods have, each with its pod. A contested address is there once per claimant.
     pub fn pods(&self, family: Family) -> Vec<Place> {
+        self.pods_where(family, |_, _| true)
+    }
+
+    /// Those of [`Snapshot::pods`] that are asked for, which are few: only they are given names.
+    pub(crate) fn pods_where(
+        &self,
+        family: Family,
+        mut is_asked: impl FnMut(&PodKey, IpAddr) -> bool,
+    ) -> Vec<Place> {
         let mut places = Vec::new();
         for (key, endpoint) in &self.plan.endpoints {
-            for (address, _) in endpoint.addresses.iter().filter(|(a, _)| Family::of(*a) == family) {
+            let addresses = endpoint.addresses.iter().filter(|(a, _)| Family::of(*a) == family);
+            for (address, _) in addresses.filter(|(address, _)| is_asked(key, *address)) {
                 places.push(Place { name: key.to_string(), address: *address, pod: Some(key.clone()) });
             }
         }
@@ -183,9 +203,11 @@ impl Snapshot {
     }
 
     /// The addresses that pods and nodes have.
-    pub(crate) fn inside(&self) -> AddrSet {
-        let known = self.plan.hosts.keys().chain(self.plan.nodes.keys());
-        AddrSet::from_cidrs(known.map(|address| Cidr::host(*address)))
+    fn inside(&self) -> &AddrSet {
+        self.inside.get_or_init(|| {
+            let known = self.plan.hosts.keys().chain(self.plan.nodes.keys());
+            AddrSet::from_cidrs(known.map(|address| Cidr::host(*address)))
+        })
     }
 
     /// One outside address per class with all the ranges of the class. A pod or node in a range is not meant.
@@ -200,20 +222,22 @@ impl Snapshot {
 
     /// One outside address per class, a landmark where one is in the class. `within` restricts the addresses.
     pub fn outside(&self, family: Family, within: Option<&AddrSet>) -> Vec<Place> {
-        let inside = self.inside();
-        let mut by_class: BTreeMap<ClassId, AddrSet> = BTreeMap::new();
-        for (range, class) in self.plan.spans().filter(|(r, _)| r.family() == family) {
-            let mut free = AddrSet::from_iter([range]).subtract(&inside);
-            if let Some(within) = within {
-                free = free.intersect(within);
-            }
-            if !free.is_empty() {
-                let entry = by_class.entry(class).or_default();
-                *entry = entry.union(&free);
+        let asked = match within {
+            Some(within) => within.intersect(&AddrSet::all_of(family)),
+            None => AddrSet::all_of(family),
+        };
+        let free: Vec<AddrRange> = asked.subtract(self.inside()).iter().collect();
+        let mut by_class: BTreeMap<ClassId, Vec<AddrRange>> = BTreeMap::new();
+        for (span, class) in self.plan.spans().filter(|(r, _)| r.family() == family) {
+            let first = free.partition_point(|range| range.last() < span.first());
+            for range in free[first..].iter().take_while(|range| range.first() <= span.last()) {
+                let both = (range.first().max(span.first()), range.last().min(span.last()));
+                by_class.entry(class).or_default().extend(AddrRange::new(both.0, both.1));
             }
         }
         by_class
             .into_values()
+            .map(AddrSet::from_iter)
             .filter_map(|addresses| {
                 let landmark = self.landmarks.iter().copied().find(|a| addresses.contains(*a));
                 let address = landmark.or_else(|| typical(&addresses))?;

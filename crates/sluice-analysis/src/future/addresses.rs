@@ -1,13 +1,73 @@
 //! Where future pods have addresses: the pod range, cut into parts that CIDRs can tell apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sluice_addr::{AddrRange, AddrSet, BitSet, Cidr, Family, partition};
 use sluice_model::World;
 
 use crate::snapshot::next;
 use sluice_report::{Claim, ClaimEnd};
+
+/// Where pods and nodes are, and where pods may come.
+pub(crate) struct Ground {
+    /// The addresses that pods may get. If nodes do not say them, every one.
+    range: AddrSet,
+    range_is_known: bool,
+    /// The addresses that pods and nodes have.
+    taken: AddrSet,
+    /// The namespaces that exist.
+    pub(super) namespaces: BTreeSet<Arc<str>>,
+}
+
+impl Ground {
+    pub(crate) fn new(world: &World) -> Self {
+        let ranges = world.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
+        let stated = AddrSet::from_cidrs(ranges);
+        let range_is_known = !stated.is_empty();
+        let range = if range_is_known { stated } else { anywhere(world) };
+        let taken = world.pods.values().flat_map(|pod| &pod.addresses);
+        let taken = taken.chain(world.nodes.values().flat_map(|node| &node.addresses));
+        let taken = AddrSet::from_cidrs(taken.map(|address| Cidr::host(*address)));
+        let of_objects =
+            world.policies.keys().map(|key| &key.namespace).chain(world.sets.keys().map(|(ns, _)| ns));
+        let mut namespaces: Vec<&Arc<str>> = world
+            .pods
+            .keys()
+            .map(|key| &key.namespace)
+            .chain(of_objects)
+            .chain(world.namespaces.keys())
+            .collect();
+        // keys come in the order of namespaces: most repeat the one before
+        namespaces.dedup();
+        let namespaces = namespaces.into_iter().filter(|name| !name.is_empty()).cloned().collect();
+        Ground { range, range_is_known, taken, namespaces }
+    }
+
+    /// Do CIDRs of the claim hold addresses that pods are known to get?
+    pub(super) fn is_named_by(&self, claim: &Claim) -> bool {
+        self.range_is_known
+            && claim.from.iter().chain(&claim.to).any(|end| match end {
+                ClaimEnd::Cidr { cidr, .. } => {
+                    let named = AddrSet::from_cidrs([*cidr]).intersect(&self.range);
+                    !named.subtract(&self.taken).is_empty()
+                }
+                ClaimEnd::Pods { .. } | ClaimEnd::Outside | ClaimEnd::Nodes(_) | ClaimEnd::Service { .. } => {
+                    false
+                }
+            })
+    }
+
+    /// The addresses where pods and nodes are, and of nodes also where pods may come. `None` if pods may come anywhere.
+    pub(crate) fn inside(&self, future_pods: bool) -> Option<AddrSet> {
+        match (self.range_is_known, future_pods) {
+            (true, _) => Some(self.range.union(&self.taken)),
+            (false, false) => Some(self.taken.clone()),
+            (false, true) => None,
+        }
+    }
+}
 
 /// Parts of the addresses that pods may have. All addresses of a part are in the same CIDRs.
 pub(super) struct Parts {
@@ -17,43 +77,26 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(world: &World, claim: &Claim) -> Self {
-        let ranges = world.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
-        let stated = AddrSet::from_cidrs(ranges);
-        let range_is_known = !stated.is_empty();
-        let range = if range_is_known { stated } else { anywhere(world) };
-        let taken = world.pods.values().flat_map(|pod| &pod.addresses);
-        let taken = taken.chain(world.nodes.values().flat_map(|node| &node.addresses));
-        let taken = AddrSet::from_cidrs(taken.map(|address| Cidr::host(*address)));
+    /// The parts that the policies of `world`, its sets and the claim tell apart.
+    pub(super) fn new(ground: &Ground, world: &World, claim: &Claim) -> Self {
+        let Ground { range, range_is_known, taken, .. } = ground;
         let mut alike: BTreeMap<(Family, BitSet), Vec<AddrRange>> = BTreeMap::new();
         for (addresses, members) in partition(&cidrs(world, claim)) {
             alike.entry((addresses.family(), members)).or_default().push(addresses);
         }
         let mut parts: BTreeMap<Family, Vec<AddrSet>> = BTreeMap::new();
         for ((family, _), ranges) in alike {
-            let part = AddrSet::from_iter(ranges).intersect(&range);
+            let part = AddrSet::from_iter(ranges).intersect(range);
             if !part.is_empty() {
                 // a part whose addresses are all taken stays, without any: it is told as too small
-                parts.entry(family).or_default().push(part.subtract(&taken));
+                parts.entry(family).or_default().push(part.subtract(taken));
             }
         }
-        Parts { parts, range_is_known }
+        Parts { parts, range_is_known: *range_is_known }
     }
 
     pub(super) fn all(&self) -> Vec<AddrSet> {
         self.parts.values().flatten().cloned().collect()
-    }
-
-    /// Do CIDRs of the claim hold addresses that pods are known to get?
-    pub(super) fn are_named_by(&self, claim: &Claim) -> bool {
-        self.range_is_known
-            && claim.from.iter().chain(&claim.to).any(|peer| match peer {
-                ClaimEnd::Cidr { cidr, .. } => {
-                    let named = AddrSet::from_cidrs([*cidr]);
-                    self.parts.values().flatten().any(|part| part.intersects(&named))
-                }
-                _ => false,
-            })
     }
 
     pub(super) fn families(&self) -> impl Iterator<Item = Family> {

@@ -9,6 +9,7 @@ use sluice_model::{
 };
 use sluice_selector::{LabelSelector, Labels, Selector};
 
+use super::addresses::Ground;
 use super::domain::{Domain, Language, NAME_LABELS, combinations, fresh};
 use sluice_report::{Claim, ClaimEnd, Expect};
 
@@ -37,12 +38,22 @@ pub(crate) struct Found {
 }
 
 /// The kinds of pods that the claim is about; `named_by_address` if its CIDRs hold addresses that pods get. An error names what makes them too many.
-pub(super) fn kinds(world: &World, claim: &Claim, named_by_address: bool) -> Result<Found, String> {
+pub(super) fn kinds(
+    ground: &Ground,
+    world: &World,
+    claim: &Claim,
+    named_by_address: bool,
+) -> Result<Found, String> {
     let mut questions = Questions::of(world, claim);
-    let mut scratch = world.clone();
+    // what labels are read from
+    let mut scratch = World {
+        namespaces: world.namespaces.clone(),
+        service_accounts: world.service_accounts.clone(),
+        ..World::default()
+    };
     let mut kinds = Vec::new();
     let mut looked_at = 0;
-    for (name, new_namespace) in questions.namespaces(world)? {
+    for (name, new_namespace) in questions.namespaces(ground)? {
         if let Some(labels) = &new_namespace {
             let namespace =
                 Namespace { name: name.clone(), labels: labels.clone(), annotations: Labels::default() };
@@ -161,6 +172,8 @@ struct Question {
 #[derive(Default)]
 struct Questions {
     asked: Vec<Question>,
+    /// What all of them together can tell apart.
+    domain: Domain,
     gaps: BTreeSet<String>,
 }
 
@@ -186,14 +199,14 @@ impl Questions {
             }
         }
         // what a selector compares in part has endlessly many answers
-        let mut domain = Domain::default();
-        questions.asked.iter().for_each(|q| domain.add(&q.selector, q.language));
-        for key in &domain.compared_in_part {
+        let Questions { asked, domain, .. } = &mut questions;
+        asked.iter().for_each(|q| domain.add(&q.selector, q.language));
+        for key in &questions.domain.compared_in_part {
             questions
                 .gaps
                 .insert(format!("a selector compares parts of label {key}, which has endlessly many values"));
         }
-        for key in &domain.account_labels {
+        for key in &questions.domain.account_labels {
             questions.gaps.insert(format!("label {key} of service accounts that do not exist yet"));
         }
         questions
@@ -299,33 +312,22 @@ impl Questions {
     }
 
     /// The namespaces that exist, and those that could and are told apart by selectors, with their labels.
-    fn namespaces(&mut self, world: &World) -> Result<Vec<NamespaceKind>, String> {
-        let of_pods = world.pods.keys().map(|key| &key.namespace);
-        let of_objects =
-            world.policies.keys().map(|key| &key.namespace).chain(world.sets.keys().map(|(ns, _)| ns));
-        let existing: BTreeSet<Arc<str>> = world
-            .namespaces
-            .keys()
-            .chain(of_pods)
-            .chain(of_objects)
-            .filter(|ns| !ns.is_empty())
-            .cloned()
-            .collect();
-        let mut domain = Domain::default();
+    fn namespaces(&mut self, ground: &Ground) -> Result<Vec<NamespaceKind>, String> {
+        let existing = &ground.namespaces;
+        let mut domain = std::mem::take(&mut self.domain);
         let mut selectors = Vec::new();
         for question in &self.asked {
             if let Scope::Matching(selector) = &question.scope {
                 selectors.push(selector);
                 domain.add_namespaces(selector);
             }
-            domain.add(&question.selector, question.language);
         }
-        let named: BTreeSet<Arc<str>> = domain.namespace_names.difference(&existing).cloned().collect();
+        let named: BTreeSet<Arc<str>> = domain.namespace_names.difference(existing).cloned().collect();
         let taken: BTreeSet<Arc<str>> = existing.union(&named).cloned().collect();
         let mut names: Vec<Arc<str>> = named.iter().cloned().collect();
         names.push(fresh("a-future-namespace", &taken));
         let mut gaps = BTreeSet::new();
-        let mut all: Vec<NamespaceKind> = existing.into_iter().map(|name| (name, None)).collect();
+        let mut all: Vec<NamespaceKind> = existing.iter().map(|name| (name.clone(), None)).collect();
         let mut looked_at = 0;
         for name in names {
             let mut seen = BTreeSet::new();
@@ -358,13 +360,13 @@ impl Questions {
             }
         }
         self.gaps.extend(gaps);
+        self.domain = domain;
         Ok(all)
     }
 
     /// The service accounts that pods of a namespace may have and that selectors tell apart.
     fn accounts(&self, world: &World, namespace: &Arc<str>) -> Vec<Arc<str>> {
-        let mut domain = Domain::default();
-        self.asked.iter().for_each(|q| domain.add(&q.selector, q.language));
+        let domain = &self.domain;
         let mut accounts: Vec<Arc<str>> = vec!["default".into()];
         if !domain.accounts.is_empty() || !domain.account_labels.is_empty() {
             let existing =

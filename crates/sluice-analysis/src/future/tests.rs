@@ -131,8 +131,9 @@ fn no_pod_that_comes_refutes_what_holds() {
 /// Whether there is a witness that no present pod is.
 fn witness_of_future(case: &Claimed) -> bool {
     let (world, claim) = (case.situation.world(), &case.claim);
-    let parts = Parts::new(&world, claim);
-    let Ok(found) = kinds(&world, claim, false) else { return false };
+    let ground = Ground::new(&world);
+    let parts = Parts::new(&ground, &world, claim);
+    let Ok(found) = kinds(&ground, &world, claim, false) else { return false };
     let (world, _) = extended(&world, &found.kinds, &parts.all());
     let snapshot = Snapshot::new(world);
     let Some(witness) = judge_present(&snapshot, claim).witness else { return false };
