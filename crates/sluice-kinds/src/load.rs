@@ -145,7 +145,7 @@ fn unfold(mut item: Item, items: &mut Vec<Item>) {
         let inner = Item {
             file: item.file.clone(),
             value,
-            lines: lines.cloned().unwrap_or_default(),
+            lines: lines.unwrap_or_default(),
             kind: kind.clone(),
             path: format!("{}{dot}items[{n}]", item.path),
             duplicates: item.duplicates.clone(),

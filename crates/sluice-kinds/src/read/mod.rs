@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   text ──split at `---`──▶ chunk ──events──▶ Node tree (shared by aliases) ──▶ Document { value, lines, duplicates }
+//!                              └──plain::read, if nothing but plain lines stands in it ──────────────▲
 //! ```
 //!
 //! Scalars are read as Kubernetes' own YAML library does (YAML 1.1 booleans, octal with a leading zero), because a
@@ -10,6 +11,7 @@
 mod json;
 mod lines;
 mod node;
+mod plain;
 mod yaml;
 
 #[cfg(test)]
@@ -173,6 +175,12 @@ fn read_chunk(
         documents.push(Document { file: file.clone(), value, lines, duplicates });
     };
     if !chunk.trim_start().starts_with('{') {
+        if limits.max_depth > plain::DEPTH
+            && let Some((value, lines)) = plain::read(chunk, first_line)
+        {
+            keep(value, lines, Vec::new());
+            return Ok(());
+        }
         return yaml::read_stream(chunk, first_line, limits, &mut keep);
     }
     // As kubectl: what starts like JSON is read as JSON (whose strings YAML cannot all read), else as flow YAML.

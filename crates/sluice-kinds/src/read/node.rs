@@ -1,10 +1,11 @@
 //! The tree that both readers (YAML and JSON) build: values that know their line, shared where an alias repeats them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use serde_json::{Map, Number, Value};
 
+use super::lines::LinesBuilder;
 use super::{Fault, Limits, Lines, Place};
 
 /// A value and the line it starts on.
@@ -18,7 +19,7 @@ pub(super) struct Node {
     data: Data,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Data {
     Scalar(Value),
     Sequence(Vec<Rc<Node>>),
@@ -47,23 +48,40 @@ impl Node {
     }
 
     /// The plain value and its lines.
-    pub(super) fn resolve(&self) -> (Value, Lines) {
-        match &self.data {
-            Data::Scalar(value) => (value.clone(), Lines::leaf(self.line)),
-            Data::Sequence(items) => {
-                let (values, lines) = items.iter().map(|item| item.resolve()).unzip();
-                (Value::Array(values), Lines::sequence(self.line, lines))
+    pub(super) fn resolve(self: Rc<Node>) -> (Value, Lines) {
+        let mut lines = LinesBuilder::default();
+        let value = resolve(self, "", &mut lines);
+        (value, lines.finish())
+    }
+}
+
+/// The value of a node, taken out of it unless it is shared.
+fn resolve(node: Rc<Node>, name: &str, lines: &mut LinesBuilder) -> Value {
+    let line = node.line;
+    let data = match Rc::try_unwrap(node) {
+        Ok(node) => node.data,
+        Err(shared) => shared.data.clone(),
+    };
+    match data {
+        Data::Scalar(value) => {
+            lines.leaf(name, line);
+            value
+        }
+        Data::Sequence(items) => {
+            let opened = lines.open();
+            let values = items.into_iter().map(|item| resolve(item, "", lines)).collect();
+            lines.close_list(opened, name, line);
+            Value::Array(values)
+        }
+        Data::Mapping(entries) => {
+            let opened = lines.open();
+            let mut values = Map::with_capacity(entries.len());
+            for (key, node) in entries {
+                let value = resolve(node, &key, lines);
+                values.insert(key, value);
             }
-            Data::Mapping(entries) => {
-                let mut values = Map::with_capacity(entries.len());
-                let mut lines = BTreeMap::new();
-                for (key, node) in entries {
-                    let (value, below) = node.resolve();
-                    values.insert(key.clone(), value);
-                    lines.insert(key.as_str().into(), below);
-                }
-                (Value::Object(values), Lines::mapping(self.line, lines))
-            }
+            lines.close_object(opened, name, line);
+            Value::Object(values)
         }
     }
 }
@@ -84,6 +102,7 @@ struct MappingFrame {
     line: u32,
     anchor: usize,
     entries: Vec<(String, Rc<Node>)>,
+    /// Where each key is, once there are many.
     index: HashMap<String, usize>,
     key: Option<(String, u32)>,
     /// The key just read is YAML's merge key.
@@ -205,13 +224,12 @@ impl Builder {
                 let (key, line) = mapping.key.take().unwrap_or_default();
                 if mapping.merging {
                     mapping.merges.push(node);
-                } else if let Some(&at) = mapping.index.get(&key) {
+                } else if let Some(at) = mapping.find(&key) {
                     // the last one wins, as in the API's own decoders
                     mapping.entries[at].1 = node;
                     duplicate = Some((key, line));
                 } else {
-                    mapping.index.insert(key.clone(), mapping.entries.len());
-                    mapping.entries.push((key, node));
+                    mapping.push(key, node);
                 }
             }
         }
@@ -269,14 +287,35 @@ impl Builder {
     }
 }
 
+/// Keys that are looked through one by one.
+const FEW: usize = 16;
+
 impl MappingFrame {
+    fn find(&self, key: &str) -> Option<usize> {
+        match self.entries.len() <= FEW {
+            true => self.entries.iter().position(|(known, _)| known == key),
+            false => self.index.get(key).copied(),
+        }
+    }
+
+    /// Adds an entry whose key is new.
+    fn push(&mut self, key: String, node: Rc<Node>) {
+        self.entries.push((key, node));
+        let from = match self.entries.len() {
+            ..=FEW => return,
+            count if self.index.is_empty() => count - FEW - 1,
+            count => count - 1,
+        };
+        let keys = self.entries.iter().enumerate().skip(from);
+        self.index.extend(keys.map(|(at, (key, _))| (key.clone(), at)));
+    }
+
     fn merge(&mut self, place: Place, from: &Node) -> Result<(), Fault> {
         match &from.data {
             Data::Mapping(entries) => {
                 for (key, node) in entries {
-                    if !self.index.contains_key(key) {
-                        self.index.insert(key.clone(), self.entries.len());
-                        self.entries.push((key.clone(), node.clone()));
+                    if self.find(key).is_none() {
+                        self.push(key.clone(), node.clone());
                     }
                 }
                 Ok(())

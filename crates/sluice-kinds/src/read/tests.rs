@@ -241,3 +241,121 @@ fn errors_teach() {
         assert!(shown.contains(hint), "{text:?}: {shown}");
     }
 }
+
+/// What the plain reader takes, the general reader reads alike: value and lines.
+fn agree(text: &str) -> bool {
+    let Some((value, lines)) = plain::read(text, 1) else { return false };
+    let mut found = Vec::new();
+    let read = yaml::read_stream(text, 1, &Limits::FILE, &mut |value, lines, duplicates| {
+        found.push((value, lines, duplicates));
+    });
+    assert!(read.is_ok() && found.len() == 1, "{text:?}: {read:?} {found:?}");
+    let (expected, positions, duplicates) = found.remove(0);
+    assert_eq!((&value, duplicates.len()), (&expected, 0), "{text:?}");
+    assert!(value.to_string() == expected.to_string(), "the order of fields: {text:?}");
+    same_lines(&value, &lines, &positions, text);
+    true
+}
+
+fn same_lines(value: &Value, one: &Lines, other: &Lines, text: &str) {
+    assert_eq!(one.line(), other.line(), "{value} in {text:?}");
+    let names: Vec<String> = match value {
+        Value::Array(items) => (0..items.len()).map(|n| n.to_string()).collect(),
+        Value::Object(fields) => fields.keys().cloned().collect(),
+        _ => return,
+    };
+    for name in names {
+        let below = match value {
+            Value::Array(items) => &items[name.parse::<usize>().unwrap()],
+            other => &other[&name],
+        };
+        same_lines(below, &one.get(&name).unwrap(), &other.get(&name).unwrap(), text);
+    }
+}
+
+#[test]
+fn what_is_plain_is_read_as_the_general_reader_reads_it() {
+    for text in [
+        "a: 1\n",
+        "# c\n\n---\na:\n- b\n- c: yes\n  d: {}\n  # c\n  e:\n  - - x\n    - 'y'\nf: \"\"\n",
+        "- a\n-   b: 1\n    c: []\n",
+        "a:\n    b: 017\n    c: 1.50\nd: 2020-01-01T00:00:00Z\ne: x:y\nf: a b\ng: 0.0.0.0/0\n",
+    ] {
+        assert!(agree(text), "{text:?} is plain");
+    }
+    for text in [
+        "",
+        "a",
+        "a:\n",
+        "a: b: c\n",
+        "a: x\n  y\n",
+        "a: 1\na: 2\n",
+        "a: &x 1\n",
+        "a: [1]\n",
+        "yes: 1\n",
+        "a: \"\\n\"\n",
+        "a: b # c\n",
+        "a:\n\t- b\n",
+        "a: |\n  x\n",
+        "a:\n  b: 1\n c: 2\n",
+        "a: é\n",
+        "a: b \n",
+        "a: 'it''s'\n",
+        "a: ~\n",
+        "a: 99999999999999999999\n",
+        "a: .nan\n",
+        "a:\n- 1\nb\n",
+        " a: 1\nb: 2\n",
+        "a: 1\r\n",
+        "- a\nb: 1\n",
+        "a: 1\n- b\n",
+        "a: 1\n...\nb: 2\n",
+        "-\n",
+        "a: -\n",
+        "--- a\n",
+        "a: x:\n",
+        "1: a\n",
+    ] {
+        assert!(!agree(text), "{text:?} is not plain");
+    }
+}
+
+#[test]
+fn mutated_plain_texts_are_read_alike_or_left() {
+    let seeds = [
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    app.kubernetes.io/name: web\n    pod-index: \"1\"\n  name: a\nspec:\n  \
+         containers:\n  - name: main\n    ports:\n    - containerPort: 8080\n      name: http\n    resources: {}\n  nodeName: n\n",
+        "---\nspec:\n  podSelector: {}\n  egress:\n    - to:\n        - ipBlock:\n            cidr: 10.0.0.0/8\n            except:\n              \
+         - 10.1.0.0/16\n  policyTypes: []\n# end\n",
+        "- - a\n  - b: 'x y'\n    c: 1e3\n- d:\n  - true\n",
+    ];
+    let alphabet = b"[]{},:&*!|>'\"%@`#-?\n\t \\=0x1eE+._~ya\n\n  :-";
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut next = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % n as u64).unwrap()
+    };
+    let mut plain = 0;
+    for round in 0..30_000 {
+        let mut text = seeds[round % seeds.len()].as_bytes().to_vec();
+        for _ in 0..=next(3) {
+            let at = next(text.len());
+            match next(4) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, alphabet[next(alphabet.len())]),
+                2 => text[at] = alphabet[next(alphabet.len())],
+                _ => {
+                    let piece = text[at..(at + next(12)).min(text.len())].to_vec();
+                    let to = next(text.len());
+                    text.splice(to..to, piece);
+                }
+            }
+        }
+        let text = String::from_utf8(text).unwrap();
+        // as the caller gives it: one document
+        plain += yaml::chunks(&text).iter().filter(|(_, chunk)| agree(chunk)).count();
+    }
+    assert!(plain > 4_000, "{plain}");
+}

@@ -124,7 +124,7 @@ fn scalar(place: Place, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Re
 }
 
 /// A plain scalar as the API's YAML library reads it (go-yaml v2: YAML 1.1 without base 60).
-fn resolve(place: Place, text: &str) -> Result<Value, Fault> {
+pub(super) fn resolve(place: Place, text: &str) -> Result<Value, Fault> {
     Ok(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
