@@ -234,15 +234,7 @@ fn is_in_question(snapshot: &Snapshot, claim: &Claim, reading: Reading) -> bool 
     match (reading.cidrs, reading.own_node) {
         (Cidrs::Everything, OwnNode::Judged) => false,
         (Cidrs::Everything, OwnNode::Always) => !world.nodes.is_empty() && may_end_at_node(world, claim),
-        _ => {
-            let inside = snapshot.ground().inside(claim.future_pods);
-            let reads =
-                |cidr| inside.as_ref().is_none_or(|inside| inside.intersects(&AddrSet::from_cidrs([cidr])));
-            world.policies.values().any(|policy| {
-                let mut rules = [&policy.ingress, &policy.egress].into_iter().flatten().flatten();
-                rules.any(|rule| rule.body.cidrs().into_iter().any(reads))
-            })
-        }
+        _ => snapshot.ground().is_named(world, claim.future_pods),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sluice_addr::{AddrRange, AddrSet, BitSet, Cidr, Family, partition};
 use sluice_model::World;
@@ -17,6 +17,8 @@ pub(crate) struct Ground {
     range_is_known: bool,
     /// The addresses that pods and nodes have.
     taken: AddrSet,
+    /// The addresses that policies name.
+    named: OnceLock<AddrSet>,
     /// The namespaces that exist.
     pub(super) namespaces: BTreeSet<Arc<str>>,
 }
@@ -42,7 +44,19 @@ impl Ground {
         // keys come in the order of namespaces: most repeat the one before
         namespaces.dedup();
         let namespaces = namespaces.into_iter().filter(|name| !name.is_empty()).cloned().collect();
-        Ground { range, range_is_known, taken, namespaces }
+        Ground { range, range_is_known, taken, named: OnceLock::new(), namespaces }
+    }
+
+    /// Does any policy name addresses where pods and nodes are, or, for a claim about pods to come, may come?
+    pub(crate) fn is_named(&self, world: &World, future_pods: bool) -> bool {
+        let named = self.named.get_or_init(|| {
+            let rules = world.policies.values().flat_map(|p| [&p.ingress, &p.egress]).flatten().flatten();
+            AddrSet::from_cidrs(rules.flat_map(|rule| rule.body.cidrs()))
+        });
+        match (self.range_is_known, future_pods) {
+            (false, true) => !named.is_empty(), // pods may come anywhere
+            (known, _) => named.intersects(&self.taken) || (known && named.intersects(&self.range)),
+        }
     }
 
     /// Do CIDRs of the claim hold addresses that pods are known to get?
@@ -57,15 +71,6 @@ impl Ground {
                     false
                 }
             })
-    }
-
-    /// The addresses where pods and nodes are, and of nodes also where pods may come. `None` if pods may come anywhere.
-    pub(crate) fn inside(&self, future_pods: bool) -> Option<AddrSet> {
-        match (self.range_is_known, future_pods) {
-            (true, _) => Some(self.range.union(&self.taken)),
-            (false, false) => Some(self.taken.clone()),
-            (false, true) => None,
-        }
     }
 }
 

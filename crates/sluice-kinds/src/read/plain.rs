@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::lines::LinesBuilder;
 use super::yaml::resolve;
-use super::{Lines, Place, saturate};
+use super::{Lines, Place};
 
 /// Levels of nesting that are tried.
 pub(super) const DEPTH: usize = 64;

@@ -252,7 +252,8 @@ fn agree(text: &str) -> bool {
     assert!(read.is_ok() && found.len() == 1, "{text:?}: {read:?} {found:?}");
     let (expected, positions, duplicates) = found.remove(0);
     assert_eq!((&value, duplicates.len()), (&expected, 0), "{text:?}");
-    assert!(value.to_string() == expected.to_string(), "the order of fields: {text:?}");
+    // the order of fields too
+    assert_eq!(value.to_string(), format!("{expected}"), "{text:?}");
     same_lines(&value, &lines, &positions, text);
     true
 }
