@@ -10,10 +10,10 @@ mod harness;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use harness::capture::Network;
 use harness::objects::{node_scope, plan_of, random_world_on};
+use harness::sent::{FIRST_TAG, LIMIT, QUIET, ends_of, hops, is_plain};
 use harness::{Cluster, NODE, ip, node_addresses, sandboxed};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -28,21 +28,6 @@ use sluice_testkit::{Case, Seeds, Situation, hold, random_flow, replay};
 
 const WORLDS: u64 = 30;
 const FLOWS: usize = 80;
-/// Tags begin where the kernel's own packets have nothing like them.
-const FIRST_TAG: u32 = 0x51ce_0000;
-/// How long a packet that must not come is waited for after all others have come.
-const QUIET: Duration = Duration::from_millis(120);
-/// How long a packet that should come may take.
-const LIMIT: Duration = Duration::from_secs(2);
-
-fn is_plain(address: IpAddr) -> bool {
-    let on_link = match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !on_link && !address.is_multicast() && !address.is_loopback() && !address.is_unspecified()
-}
-
 /// A flow with an end at a pod of the cluster, both ends addresses that packets can have.
 fn flow_here(cluster: &Cluster, world: &World, rng: &mut StdRng) -> Flow {
     loop {
@@ -74,17 +59,6 @@ fn flow_here(cluster: &Cluster, world: &World, rng: &mut StdRng) -> Flow {
     }
 }
 
-/// What flows must not share: conntrack would take one for the answer to the other.
-fn ends_of(flow: &Flow) -> (u8, [(IpAddr, u16); 2]) {
-    let (from, to) = match flow.transport {
-        Transport::Ports { source, destination, .. } => (source, destination),
-        Transport::Icmp { .. } | Transport::Other(_) => (0, 0),
-    };
-    let mut ends = [(flow.source, from), (flow.destination, to)];
-    ends.sort_unstable();
-    (flow.protocol().number(), ends)
-}
-
 /// What the law says this node does with the flow; `None` if another node has the first word.
 fn law_here(world: &World, local: &[PodKey], flow: &Flow) -> Option<bool> {
     let law = decide(world, flow);
@@ -105,15 +79,6 @@ fn end_here(cluster: &Cluster, address: IpAddr) -> End {
         Some(_) => End::PodHere,
         None if node_addresses().contains(&address) => End::Node,
         None => End::Elsewhere,
-    }
-}
-
-/// Neighbour discovery goes one hop (semantics 1.7).
-fn hops(flow: &Flow) -> u8 {
-    match (flow.transport, flow.destination) {
-        (Transport::Icmp { type_: 133..=137, .. }, IpAddr::V6(_)) => 255,
-        (Transport::Icmp { type_: 130..=132 | 143, .. }, IpAddr::V6(_)) => 1,
-        _ => 64,
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, RawProtocol, RecvFlags, SendFlags, SocketType};
 use sluice_addr::Flow;
 
@@ -66,7 +67,11 @@ impl<'c> Network<'c> {
     pub fn send(&self, from: &Netns, to: IpAddr, bytes: &[u8]) {
         let (_, fds) = self.mouths.iter().find(|(ns, _)| ns.is(from)).expect("a namespace of the cluster");
         let fd = &fds[usize::from(to.is_ipv6())];
-        rustix::net::sendto(fd, bytes, SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
+        match rustix::net::sendto(fd, bytes, SendFlags::empty(), &SocketAddr::new(to, 0)) {
+            // an output chain dropped it, and says so to the sender
+            Ok(_) | Err(Errno::PERM) => {}
+            Err(error) => panic!("a packet to {to} cannot be sent: {error}"),
+        }
     }
 
     /// Sends the first packet of a flow from where its source is.
@@ -115,7 +120,11 @@ impl<'c> Network<'c> {
         let here = match self.cluster.pods.get(at) {
             Some(pod) => pod.addresses.contains(&destination),
             None if at == self.cluster.pods.len() => {
-                self.cluster.pod_of(destination).is_none() && !node_addresses().contains(&destination)
+                let elsewhere =
+                    |a: IpAddr| self.cluster.pod_of(a).is_none() && !node_addresses().contains(&a);
+                // from outside to outside: only what the node has forwarded, and not what is on its way to it
+                let (source, hops) = packet::origin(bytes)?;
+                elsewhere(destination) && !(elsewhere(source) && hops == packet::HOPS)
             }
             None => node_addresses().contains(&destination),
         };

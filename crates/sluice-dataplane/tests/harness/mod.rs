@@ -14,6 +14,7 @@ pub mod capture;
 pub mod netns;
 pub mod objects;
 pub mod packet;
+pub mod sent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -137,6 +137,24 @@ pub fn read(packet: &[u8]) -> Option<(IpAddr, u32)> {
     }
 }
 
+/// The TTL or hop limit that packets begin with unless a test says otherwise.
+pub const HOPS: u8 = 64;
+
+/// The source of a packet that begins with its IP header, and its TTL or hop limit.
+pub fn origin(packet: &[u8]) -> Option<(IpAddr, u8)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+            Some((source.into(), *packet.get(8)?))
+        }
+        6 => {
+            let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+            Some((source.into(), *packet.get(7)?))
+        }
+        _ => None,
+    }
+}
+
 /// The tag of what stands behind the IP header.
 pub fn tag_of(protocol: Protocol, body: &[u8]) -> Option<u32> {
     let at = tag_at(protocol);
