@@ -12,11 +12,17 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::capture::Network;
-use harness::objects::{Allow, block, namespace, node, node_scope, plain_world, plan_of, pod, policy};
+use harness::objects::{
+    Allow, HostRule, block, host_endpoint, host_policy, namespace, node, node_scope, plain_world, plan_of,
+    pod, policy,
+};
 use harness::{Cluster, Netns, ip, packet, sandboxed};
 use sluice_addr::{Flow, Protocol as IpProtocol, Transport};
-use sluice_dataplane::{Nft, Site, compile};
-use sluice_model::{KubernetesPeer, Object, ObjectDelta, PodKey, World};
+use sluice_dataplane::{HostSite, Nft, Site, compile};
+use sluice_model::{
+    Action, Failsafe, Failsafes, HostUse, Interface, InterfaceMatch, KubernetesPeer, Object, ObjectDelta,
+    PodKey, World,
+};
 use sluice_netlink::Protocol;
 use sluice_netlink::nft::{self, Change, RuleDeletion, Table, Transaction};
 use sluice_plan::Plan;
@@ -53,7 +59,24 @@ fn scenario(policies: impl IntoIterator<Item = Object>) -> (Plan, Site) {
             .collect(),
         nodes: ["192.168.0.1", "192.168.0.2", "fd00::1", "fd00::2"].map(ip).into(),
         overlay_port: Some(8472),
-        host: None,
+        host: Some(HostSite {
+            node: "n1".into(),
+            interfaces: [("eth0", "192.168.0.1"), ("eth1", "203.0.113.9"), ("flannel.1", "10.42.0.0")]
+                .map(|(name, address)| Interface { name: name.into(), addresses: vec![ip(address)] })
+                .into(),
+            failsafes: Failsafes {
+                inbound: vec![
+                    Failsafe {
+                        protocol: IpProtocol::TCP,
+                        port: 22,
+                        net: Some("192.168.0.0/16".parse().unwrap()),
+                    },
+                    Failsafe { protocol: IpProtocol::TCP, port: 6443, net: None },
+                ],
+                outbound: vec![Failsafe { protocol: IpProtocol::UDP, port: 53, net: None }],
+            },
+            wireguard_ports: vec![51820],
+        }),
     };
     (plan_of(&world, node_scope()), site)
 }
@@ -64,7 +87,40 @@ fn full_isolation() -> Object {
     policy("full-isolation", None, Some(Vec::new()), Some(vec![out]))
 }
 
-fn variants() -> [(&'static str, Vec<Object>); 3] {
+/// One host endpoint by name, one by address, one for all other interfaces; a policy of each stage.
+fn host_endpoints() -> Vec<Object> {
+    let allow = |port| HostRule::to_port(Action::Allow, IpProtocol::TCP, port);
+    let mut bare = host_endpoint("bare", InterfaceMatch::ByAddress, &[ip("203.0.113.9")]);
+    bare.profiles.push("projectcalico-default-allow".into());
+    let from_front = HostRule::from_endpoint(Action::Deny, "bare");
+    vec![
+        Object::HostEndpoint(host_endpoint(
+            "front",
+            InterfaceMatch::Named("eth0".into()),
+            &[ip("192.168.0.1")],
+        )),
+        Object::HostEndpoint(bare),
+        Object::HostEndpoint(host_endpoint("rest", InterfaceMatch::Every, &[])),
+        host_policy(
+            "flood",
+            Some("front"),
+            HostUse::Untracked,
+            Some(vec![from_front, allow(9000)]),
+            Some(vec![HostRule::from_port(Action::Allow, IpProtocol::TCP, 9000)]),
+        ),
+        host_policy("door", None, HostUse::PreDnat, Some(vec![allow(30080)]), None),
+        host_policy("web", Some("front"), HostUse::Normal, Some(vec![allow(443)]), None),
+        host_policy(
+            "transit",
+            Some("rest"),
+            HostUse::Forward,
+            Some(vec![HostRule::to(Action::Allow, ip("10.42.0.2"))]),
+            None,
+        ),
+    ]
+}
+
+fn variants() -> [(&'static str, Vec<Object>); 4] {
     let any =
         KubernetesPeer::Selectors { pods: Some(sluice_selector::LabelSelector::all()), namespaces: None };
     let ports = vec![(IpProtocol::TCP, 8080), (IpProtocol::UDP, 53)];
@@ -72,6 +128,7 @@ fn variants() -> [(&'static str, Vec<Object>); 3] {
     [
         ("open", vec![]),
         ("a", vec![full_isolation()]),
+        ("host", host_endpoints()),
         ("a-b", vec![full_isolation(), harness::objects::deny_all("deny-all"), web]),
     ]
 }

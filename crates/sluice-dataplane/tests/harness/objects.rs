@@ -8,8 +8,9 @@ use rand::Rng;
 use sluice_addr::{Cidr, PortRange, Protocol};
 use sluice_engine::{Engine, Scope};
 use sluice_model::{
-    Action, HostUse, Kind, KubernetesPeer, KubernetesPort, Namespace, Node, Object, ObjectDelta, ObjectKey,
-    Order, Pod, PodKey, Policy, PortMatch, Rule, RuleBody, RuleRef, Subject, World,
+    Action, CalicoRule, EntityRule, HostEndpoint, HostUse, InterfaceMatch, Kind, KubernetesPeer,
+    KubernetesPort, Namespace, Node, Object, ObjectDelta, ObjectKey, Order, Pod, PodKey, Policy, PortMatch,
+    Rule, RuleBody, RuleRef, Subject, World,
 };
 use sluice_plan::Plan;
 use sluice_selector::{LabelSelector, Labels, Selector};
@@ -178,6 +179,106 @@ pub fn deny_all(name: &str) -> Object {
         host: HostUse::Normal,
         staged: None,
         position: None,
+    }))
+}
+
+/// A HostEndpoint of [`NODE`] with the label `at=NAME`.
+pub fn host_endpoint(name: &str, interface: InterfaceMatch, expected: &[IpAddr]) -> HostEndpoint {
+    HostEndpoint {
+        name: name.into(),
+        labels: Labels::from_iter([("at", name)]),
+        node: NODE.into(),
+        interface,
+        expected_addresses: expected.to_vec(),
+        profiles: Vec::new(),
+        named_ports: Vec::new(),
+        position: None,
+    }
+}
+
+/// A rule of a [`host_policy`].
+pub struct HostRule {
+    pub action: Action,
+    pub protocol: Option<Protocol>,
+    pub source: EntityRule,
+    pub destination: EntityRule,
+}
+
+impl HostRule {
+    /// Everything.
+    pub fn all(action: Action) -> Self {
+        HostRule { action, protocol: None, source: EntityRule::default(), destination: EntityRule::default() }
+    }
+
+    /// Everything of a protocol to a port.
+    pub fn to_port(action: Action, protocol: Protocol, port: u16) -> Self {
+        let ports = vec![PortMatch::Range(PortRange::from(port))];
+        let destination = EntityRule { ports, ..EntityRule::default() };
+        HostRule { protocol: Some(protocol), destination, ..HostRule::all(action) }
+    }
+
+    /// Everything of a protocol from a port.
+    pub fn from_port(action: Action, protocol: Protocol, port: u16) -> Self {
+        let ports = vec![PortMatch::Range(PortRange::from(port))];
+        let source = EntityRule { ports, ..EntityRule::default() };
+        HostRule { protocol: Some(protocol), source, ..HostRule::all(action) }
+    }
+
+    /// Everything to an address.
+    pub fn to(action: Action, address: IpAddr) -> Self {
+        let destination = EntityRule { nets: vec![Cidr::host(address)], ..EntityRule::default() };
+        HostRule { destination, ..HostRule::all(action) }
+    }
+
+    /// Everything from the addresses of host endpoints with this label `at`.
+    pub fn from_endpoint(action: Action, at: &str) -> Self {
+        let selector = Some(Selector::parse(&format!("at == '{at}'")).unwrap());
+        let source = EntityRule { selector, ..EntityRule::default() };
+        HostRule { source, ..HostRule::all(action) }
+    }
+}
+
+/// A GlobalNetworkPolicy on the host endpoints with the label `at`, or on all.
+pub fn host_policy(
+    name: &str,
+    at: Option<&str>,
+    host: HostUse,
+    ingress: Option<Vec<HostRule>>,
+    egress: Option<Vec<HostRule>>,
+) -> Object {
+    let key = ObjectKey::new(Kind::GlobalNetworkPolicy, "", name);
+    let rules = |direction: &str, rules: Option<Vec<HostRule>>| {
+        let rules = rules?.into_iter().enumerate().map(|(index, rule)| Rule {
+            action: rule.action,
+            body: RuleBody::Calico(Box::new(CalicoRule {
+                protocol: rule.protocol,
+                source: rule.source,
+                destination: rule.destination,
+                ..CalicoRule::default()
+            })),
+            reference: RuleRef {
+                object: key.clone(),
+                path: format!("spec.{direction}[{index}]").into(),
+                position: None,
+            },
+        });
+        Some(rules.collect())
+    };
+    let selector = at.map_or("has(at)".to_owned(), |at| format!("at == '{at}'"));
+    Object::Policy(Arc::new(Policy {
+        tier: "default".into(),
+        order: Order::new(None),
+        subject: Subject::Calico {
+            selector: Selector::parse(&selector).unwrap(),
+            namespace_selector: None,
+            service_account_selector: None,
+        },
+        ingress: rules("ingress", ingress),
+        egress: rules("egress", egress),
+        host,
+        staged: None,
+        position: None,
+        key,
     }))
 }
 
