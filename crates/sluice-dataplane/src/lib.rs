@@ -24,6 +24,7 @@ pub mod layout;
 mod revoke;
 mod ruling;
 mod succession;
+mod ways;
 
 pub use backend::{Nft, Programmed, Quarantined, RuleCount, rule_counts};
 pub use compile::{HostSite, Site, compile};
@@ -31,3 +32,4 @@ pub use error::Error;
 pub use revoke::{LiveFlows, Revoked, forget, revoke, revoke_beside};
 pub use ruling::{Crossing, End, Ruling, RulingError, Side, interface_of, rule_on, rule_through};
 pub use succession::succeed;
+pub use ways::{RouteBy, Surroundings};

@@ -6,13 +6,14 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use sluice_addr::{Flow, Protocol, Transport};
-use sluice_model::Circumstances;
+use sluice_model::{Bound, Circumstances, Hop};
 use sluice_netlink::conntrack::{self, Entry, Filter};
 use sluice_netlink::nft::ct_status;
 use sluice_netlink::{Error as Netlink, Socket};
 use sluice_plan::{Plan, Simulator, Verdict};
 
 use crate::error::Error;
+use crate::ways::Surroundings;
 
 /// What came of judging live flows again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,10 +40,10 @@ impl LiveFlows {
         self,
         socket: &mut Socket,
         plan: &Plan,
-        local: &HashSet<IpAddr>,
+        around: &Surroundings,
     ) -> Result<Revoked, Error> {
         match self {
-            LiveFlows::Cut => revoke_beside(socket, plan, local),
+            LiveFlows::Cut => revoke_beside(socket, plan, around),
             LiveFlows::Keep => Ok(Revoked::default()),
         }
     }
@@ -53,14 +54,15 @@ impl LiveFlows {
 /// `socket` is a netfilter socket of the node's namespace. The plan must be in the kernel already, or the next packet brings
 /// the flow back.
 pub fn revoke(socket: &mut Socket, plan: &Plan) -> Result<Revoked, Error> {
-    revoke_beside(socket, plan, &HashSet::new())
+    revoke_beside(socket, plan, &Surroundings::default())
 }
 
-/// As [`revoke`], on a node that has addresses beside those of its Node object (`local`: bridges, overlay devices).
-/// What the node itself sends to its own pods always passes, from whatever address (semantics 1.5).
-pub fn revoke_beside(socket: &mut Socket, plan: &Plan, local: &HashSet<IpAddr>) -> Result<Revoked, Error> {
+/// As [`revoke`], on a node of which more is known than the plan says. What the node itself sends to its own pods always
+/// passes, from whatever address (semantics 1.5). Flows that meet host endpoints are judged too, by the way that the node's
+/// routes let them take (semantics 3.10).
+pub fn revoke_beside(socket: &mut Socket, plan: &Plan, around: &Surroundings) -> Result<Revoked, Error> {
     let live = conntrack::entries(socket, &Filter::default()).map_err(Error::Conntrack)?;
-    let judge = Judge::new(plan, local);
+    let judge = Judge::new(plan, around);
     let mut revoked = Revoked::default();
     for entry in &live {
         match judge.allows(entry) {
@@ -102,33 +104,67 @@ fn delete(socket: &mut Socket, entry: &Entry) -> Result<bool, Error> {
 struct Judge<'a> {
     simulator: Simulator<'a>,
     endpoints: HashSet<IpAddr>,
-    local: &'a HashSet<IpAddr>,
+    around: &'a Surroundings,
+    /// What every flow is judged in.
+    circumstances: Circumstances,
+    has_host_endpoints: bool,
 }
 
 impl<'a> Judge<'a> {
-    fn new(plan: &'a Plan, local: &'a HashSet<IpAddr>) -> Self {
+    fn new(plan: &'a Plan, around: &'a Surroundings) -> Self {
         let addresses = plan.endpoints.values().flat_map(|endpoint| &endpoint.addresses);
         Judge {
             simulator: Simulator::new(plan),
             endpoints: addresses.map(|(address, _)| *address).collect(),
-            local,
+            around,
+            circumstances: around.host.as_ref().map_or_else(Circumstances::default, |host| Circumstances {
+                failsafes: host.failsafes.clone(),
+                wireguard_ports: host.wireguard_ports.clone(),
+                ..Circumstances::default()
+            }),
+            has_host_endpoints: around
+                .host
+                .as_ref()
+                .is_some_and(|host| plan.host_endpoints.values().any(|endpoint| endpoint.node == host.node)),
         }
     }
 
-    /// Whether the plan allows the entry's first packet; `None` if it is no flow of an endpoint.
+    /// Whether the plan allows the entry's first packet; `None` if it is a flow neither of an endpoint nor of a host
+    /// endpoint.
     fn allows(&self, entry: &Entry) -> Option<bool> {
         let flow = first_packet(entry);
-        let from_endpoint = self.endpoints.contains(&flow.source);
-        if !from_endpoint && !self.endpoints.contains(&flow.destination) {
-            return None;
-        }
-        if !from_endpoint && self.local.contains(&flow.source) {
+        let is_pod = |address| self.endpoints.contains(&address);
+        if is_pod(flow.destination) && !is_pod(flow.source) && self.around.local.contains(&flow.source) {
             return Some(true);
         }
         let through_service = entry.status & ct_status::DNAT != 0;
-        let circumstances = Circumstances { through_service, ..Circumstances::default() };
-        Some(self.simulator.judge_in(&flow, &circumstances).verdict == Verdict::Allow)
+        let judge = |path: Option<Vec<Hop>>| {
+            let circumstances = Circumstances { through_service, path, ..self.circumstances.clone() };
+            self.simulator.judge_in(&flow, &circumstances)
+        };
+        let ways = match self.has_host_endpoints {
+            true => self.around.ways(&flow, through_service.then(|| bound(entry)), is_pod),
+            false => Vec::new(),
+        };
+        if ways.is_empty() {
+            let is_of_endpoint = is_pod(flow.source) || is_pod(flow.destination);
+            return is_of_endpoint.then(|| judge(None).verdict == Verdict::Allow);
+        }
+        let judged: Vec<_> = ways.into_iter().map(|way| judge(Some(vec![way]))).collect();
+        let is_met = judged.iter().any(|j| j.egress.is_some() || j.ingress.is_some() || !j.stages.is_empty());
+        // which of several ways it took is not known: a flow that may be allowed is left alone
+        (is_met || is_pod(flow.source) || is_pod(flow.destination))
+            .then(|| judged.iter().any(|judgement| judgement.verdict == Verdict::Allow))
     }
+}
+
+/// Where a translated flow was bound for.
+fn bound(entry: &Entry) -> Bound {
+    let port = match entry.original.transport {
+        conntrack::Transport::Ports { destination, .. } => Some(destination),
+        conntrack::Transport::Icmp { .. } | conntrack::Transport::None => None,
+    };
+    Bound { address: entry.original.destination, port }
 }
 
 /// The first packet as policy saw it: after DNAT, before SNAT (semantics 1.2). The server that answers is the real

@@ -16,7 +16,7 @@ use harness::capture::Network;
 use harness::objects::{Allow, block, node_scope, plan_of, pod, policy};
 use harness::{Netns, ip, node_addresses, sandboxed};
 use sluice_addr::{Flow, Protocol as IpProtocol, Transport};
-use sluice_dataplane::{LiveFlows, Revoked, forget, revoke, revoke_beside};
+use sluice_dataplane::{LiveFlows, Revoked, Surroundings, forget, revoke, revoke_beside};
 use sluice_model::{KubernetesPeer, Object, ObjectDelta, World};
 use sluice_netlink::conntrack::{self, Filter};
 
@@ -155,8 +155,8 @@ fn live_flows_that_are_kept_live_until_they_end() {
             let mut tcp = Tcp::open(bench.ns(0), bench.ns(1), server);
             let mut udp = Udp::open(bench.ns(0), bench.ns(1), server);
             let plan = bench.put(policy("closed", Some("pod-1"), Some(Vec::new()), None));
-            let local = HashSet::new();
-            let kept = LiveFlows::Keep.after_change(&mut bench.tracked, &plan, &local).unwrap();
+            let around = Surroundings::default();
+            let kept = LiveFlows::Keep.after_change(&mut bench.tracked, &plan, &around).unwrap();
             assert_eq!(kept, Revoked::default());
             assert_eq!((tcp.speaks(), udp.speaks()), ([true; 2], [true; 2]));
             let listener = bench.ns(1).run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap());
@@ -164,7 +164,7 @@ fn live_flows_that_are_kept_live_until_they_end() {
             let new = bench.ns(0).run(|| TcpStream::connect_timeout(&address, SILENCE));
             assert_eq!(new.unwrap_err().kind(), ErrorKind::TimedOut, "a new connection is denied");
 
-            let cut = LiveFlows::default().after_change(&mut bench.tracked, &plan, &local).unwrap();
+            let cut = LiveFlows::default().after_change(&mut bench.tracked, &plan, &around).unwrap();
             assert_eq!(cut.cut, 2, "cutting is the default");
             assert_eq!(tcp.speaks(), [false; 2]);
         }
@@ -205,8 +205,8 @@ fn what_the_node_sends_from_any_of_its_addresses_is_not_cut() {
         });
         let mut tcp = Tcp { client, server: listener.accept().unwrap().0 };
         let plan = bench.put(policy("closed", Some("pod-1"), Some(Vec::new()), None));
-        let local = HashSet::from([overlay]);
-        assert_eq!(revoke_beside(&mut bench.tracked, &plan, &local).unwrap().cut, 0);
+        let around = Surroundings { local: HashSet::from([overlay]), ..Surroundings::default() };
+        assert_eq!(revoke_beside(&mut bench.tracked, &plan, &around).unwrap().cut, 0);
         assert_eq!(tcp.speaks(), [true; 2]);
     });
 }
