@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluice_addr::Cidr;
 use sluice_dataplane::LiveFlows;
+use sluice_model::Failsafes;
 use sluice_network::netns::Namespaces;
 
 /// The settings of one agent.
@@ -28,4 +29,6 @@ pub struct AgentConfig {
     pub service_proxy: bool,
     /// What becomes of live flows that a change denies.
     pub live_flows: LiveFlows,
+    /// The ports that host endpoints never close.
+    pub failsafes: Failsafes,
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sluice_cluster::{Event as ClusterEvent, POLICY_RESOURCES, RESOURCES, Resource};
-use sluice_dataplane::{Nft, Quarantined, Site};
+use sluice_dataplane::{HostSite, Nft, Quarantined, Site, Surroundings};
 use sluice_engine::{Engine, Scope};
-use sluice_model::{Kind, Object, ObjectDelta, ObjectKey, Pod, PodKey};
+use sluice_model::{Interface, Kind, Object, ObjectDelta, ObjectKey, Pod, PodKey};
 use sluice_netlink::Socket;
 use sluice_network::attach::Prepared;
 use sluice_network::identity::AttachmentId;
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::attach::{Answer, AttachReply, AttachRequest, DetachRequest, Job};
 use crate::config::AgentConfig;
-use crate::limits::unmet;
+use crate::limits::{of_host_endpoints, unmet};
 use crate::node::{NodeFacts, NodeNetwork};
 use crate::run::AgentError;
 
@@ -41,6 +41,8 @@ pub(crate) enum Event {
     Resync,
     /// Judge live flows again: packets that were under way during the last change may have left entries.
     Sweep,
+    /// The node's interfaces or addresses have changed.
+    Links,
 }
 
 /// What leaves the core for the API.
@@ -77,6 +79,8 @@ pub(crate) struct Core {
     pods: BTreeMap<PodKey, Pod>,
     /// The attached pods.
     attached: BTreeMap<PodKey, Attached>,
+    /// The node's interfaces, as last read; empty while no host endpoint asks for them.
+    interfaces: Vec<Interface>,
     /// Requests that came before everything was in sync.
     waiting: Vec<Job>,
     quarantined: Vec<Quarantined>,
@@ -141,6 +145,7 @@ impl Core {
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
             attached,
+            interfaces: Vec::new(),
             waiting: Vec::new(),
             quarantined: Vec::new(),
             nodes_changed: true,
@@ -165,6 +170,7 @@ impl Core {
                     Event::Job(job) => jobs.push(job),
                     Event::Resync => self.resync(),
                     Event::Sweep => self.sweep(),
+                    Event::Links => {} // settling looks at them
                 }
             }
             if self.unsynced.is_empty() {
@@ -319,6 +325,7 @@ impl Core {
     /// Programs the plan if it or the attachments changed, then cuts what the new plan denies.
     fn program(&mut self) -> Result<(), String> {
         let delta = self.engine.flush();
+        self.look_at_interfaces();
         if delta.is_none() && !self.site_changed {
             self.programmed.clone_from(&self.revisions);
             return Ok(());
@@ -347,9 +354,9 @@ impl Core {
 
     fn sweep(&mut self) {
         // flows that the node itself sends are not policed, from whichever of its addresses
-        let local = self.network.local_addresses();
+        let around = self.surroundings();
         let live = self.config.live_flows;
-        match live.after_change(&mut self.conntrack, self.engine.plan(), &local) {
+        match live.after_change(&mut self.conntrack, self.engine.plan(), &around) {
             Ok(revoked) if revoked.cut > 0 => {
                 tracing::info!(
                     judged = revoked.judged,
@@ -387,8 +394,45 @@ impl Core {
             interfaces: self.attached.iter().map(|(key, a)| (key.clone(), a.interface.clone())).collect(),
             nodes: self.nodes.values().flat_map(|n| n.addresses.iter().copied()).collect(),
             overlay_port: self.network.overlay_port(),
-            host: None,
+            host: Some(self.host_site()),
         }
+    }
+
+    fn host_site(&self) -> HostSite {
+        HostSite {
+            node: self.config.node.clone(),
+            interfaces: self.interfaces.clone(),
+            failsafes: self.config.failsafes.clone(),
+            wireguard_ports: sluice_model::Circumstances::default().wireguard_ports,
+        }
+    }
+
+    /// Reads the node's interfaces where a host endpoint asks for them.
+    fn look_at_interfaces(&mut self) {
+        if self.engine.plan().host_endpoints.is_empty() {
+            return;
+        }
+        match self.network.interfaces() {
+            Ok(interfaces) if interfaces != self.interfaces => {
+                self.interfaces = interfaces;
+                self.site_changed = true;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = %chain(&error), "the node's interfaces cannot be read"),
+        }
+    }
+
+    /// What live flows are judged by beside the plan.
+    fn surroundings(&mut self) -> Surroundings {
+        let local = self.network.local_addresses();
+        if self.engine.plan().host_endpoints.is_empty() {
+            return Surroundings { local, ..Surroundings::default() };
+        }
+        let routes = self.network.routes().unwrap_or_else(|error| {
+            tracing::warn!(error = %chain(&error), "the node's routes cannot be read");
+            Vec::new()
+        });
+        Surroundings { local, host: Some(self.host_site()), routes }
     }
 
     fn prepare(&mut self, request: &AttachRequest, netns: &OwnedFd, answer: Answer) -> Option<Pending> {
@@ -476,7 +520,9 @@ impl Core {
             .values()
             .flatten()
             .filter(|finding| finding.code.severity() == Severity::Error)
-            .map(|finding| NotProgrammed { state: finding.code.state(), finding: finding.clone() })
+            .cloned()
+            .chain(of_host_endpoints(self.engine.world(), &self.config.node, &self.interfaces))
+            .map(|finding| NotProgrammed { state: finding.code.state(), finding })
             .collect();
         for one in &self.quarantined {
             for object in &one.objects {

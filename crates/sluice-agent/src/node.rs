@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sluice_addr::{Cidr, Family, Protocol as Transport};
-use sluice_model::World;
-use sluice_netlink::{Protocol, Socket, route};
+use sluice_dataplane::{RouteBy, layout::POD_PREFIX};
+use sluice_model::{Interface, World};
+use sluice_netlink::route::{self, RouteFilter, RouteKind, TABLE_MAIN};
+use sluice_netlink::{Protocol, Socket};
 use sluice_network::attach::{
     AttachRequest as Request, Network, NetworkConfig, PodRoutes, Prepared, ROUTE_PROTOCOL,
 };
@@ -245,6 +247,38 @@ impl NodeNetwork {
                 HashSet::new()
             }
         }
+    }
+
+    /// The node's interfaces with their addresses, without loopback and pods'.
+    pub(crate) fn interfaces(&mut self) -> Result<Vec<Interface>, sluice_netlink::Error> {
+        let links = route::links(&mut self.route)?;
+        let addresses = route::addresses(&mut self.route)?;
+        let of_host = links.iter().filter(|link| link.name != "lo" && !link.name.starts_with(POD_PREFIX));
+        let mut interfaces: Vec<Interface> = of_host
+            .map(|link| {
+                let own = addresses.iter().filter(|address| address.link == link.index);
+                Interface { name: link.name.as_str().into(), addresses: own.map(|a| a.addr).collect() }
+            })
+            .collect();
+        interfaces.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(interfaces)
+    }
+
+    /// The routes of the main table with their interfaces.
+    pub(crate) fn routes(&mut self) -> Result<Vec<RouteBy>, sluice_netlink::Error> {
+        let links = route::links(&mut self.route)?;
+        let filter = RouteFilter { table: Some(TABLE_MAIN), ..RouteFilter::default() };
+        let routes = route::routes(&mut self.route, filter)?;
+        let to_somewhere = routes.into_iter().filter(|route| route.kind == RouteKind::Unicast);
+        let by = |route: route::Route| {
+            let link = links.iter().find(|link| Some(link.index) == route.link);
+            Some(RouteBy {
+                to: Cidr::new(route.destination, route.prefix_len).ok()?,
+                metric: route.metric.unwrap_or(0),
+                interface: link.map(|link| link.name.as_str().into()),
+            })
+        };
+        Ok(to_somewhere.filter_map(by).collect())
     }
 
     /// The interface that holds one of the node's own addresses, and its addresses.

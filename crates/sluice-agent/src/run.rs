@@ -10,6 +10,8 @@ use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use sluice_cluster::{ConnectError, RESOURCES, Scope, api_resource, client_from_kubeconfig};
+use sluice_netlink::{Protocol, Socket};
+use sluice_network::netns::{NETLINK_ROUTE, NetnsRef};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,15 @@ use crate::status;
 const QUEUE: usize = 16_384;
 /// How often the kernel is compared with the plan (networking 7).
 const RESYNC: Duration = Duration::from_secs(60);
+
+/// Changes of interfaces within this time are handled together.
+const TOGETHER: Duration = Duration::from_millis(100);
+/// `RTNLGRP_LINK`.
+const RTNLGRP_LINK: u32 = 1;
+/// `RTNLGRP_IPV4_IFADDR`.
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+/// `RTNLGRP_IPV6_IFADDR`.
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +71,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     let node = config.node.to_string();
     let listener = attach::listen(&config.socket)
         .map_err(|source| AgentError::Listen { path: config.socket.clone(), source })?;
+    let links = watch_links(&config)?;
     let core = Core::open(config, Reports { state, annotations, sweep })?;
     // the core blocks on netlink; it gets a thread of its own
     let core = std::thread::Builder::new()
@@ -76,6 +88,11 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     tasks.spawn(annotate(client, node, published));
     tasks.spawn(resync(events.clone()));
     tasks.spawn(sweep_later(sweeps, events.clone()));
+    let changes = events.clone();
+    std::thread::Builder::new()
+        .name("links".into())
+        .spawn(move || tell_of_links(links, &changes))
+        .map_err(AgentError::Namespace)?;
     let accepting = events.clone();
     std::thread::Builder::new()
         .name("attach".into())
@@ -114,6 +131,51 @@ async fn sweep_later(mut wanted: mpsc::Receiver<Duration>, events: mpsc::Sender<
         if events.send(Event::Sweep).await.is_err() {
             return;
         }
+    }
+}
+
+/// A socket that hears of changes of the node's interfaces and addresses.
+fn watch_links(config: &AgentConfig) -> Result<Socket, AgentError> {
+    let fd = config.namespaces.open_netlink(NetnsRef::Node, NETLINK_ROUTE).map_err(AgentError::Namespace)?;
+    let socket = Socket::adopt(fd, Protocol::Route).map_err(AgentError::Netlink)?;
+    for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
+        socket.join(group).map_err(AgentError::Netlink)?;
+    }
+    Ok(socket)
+}
+
+/// Tells the core of changes until it is gone, of those that come together once.
+fn tell_of_links(mut socket: Socket, events: &mpsc::Sender<Event>) {
+    while !events.is_closed() {
+        match next_links(&mut socket) {
+            Ok(true) => drop(events.blocking_send(Event::Links)),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "changes of interfaces are no longer heard of at once");
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for a change and what follows within a moment; `false` if none came for a while.
+fn next_links(socket: &mut Socket) -> Result<bool, sluice_netlink::Error> {
+    socket.set_timeout(RESYNC)?;
+    if !is_heard(socket)? {
+        return Ok(false);
+    }
+    std::thread::sleep(TOGETHER);
+    socket.set_timeout(Duration::ZERO)?;
+    while is_heard(socket)? {}
+    Ok(true)
+}
+
+fn is_heard(socket: &mut Socket) -> Result<bool, sluice_netlink::Error> {
+    match socket.receive_events() {
+        // lost events are changes too
+        Ok(_) | Err(sluice_netlink::Error::Overrun) => Ok(true),
+        Err(sluice_netlink::Error::Timeout { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -23,7 +23,10 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// How long a packet that must not come is waited for.
 const SILENCE: Duration = Duration::from_millis(300);
 
-const OUTSIDE: [&str; 2] = ["203.0.113.1", "2001:db8::1"];
+/// The outside's own address of each family.
+fn outside_address(family: usize) -> IpAddr {
+    ip(["203.0.113.1", "2001:db8::1"][family])
+}
 
 fn host_site() -> HostSite {
     HostSite {
@@ -116,7 +119,7 @@ fn a_bare_host_endpoint_closes_the_node_but_for_failsafes() {
     sandboxed("a_bare_host_endpoint_closes_the_node_but_for_failsafes", || {
         for family in 0..2 {
             let mut bench = bench();
-            let (node, out) = (node_addresses()[family], ip(OUTSIDE[family]));
+            let (node, out) = (node_addresses()[family], outside_address(family));
             let pod = bench.address(0, family);
             let see = |bench: &Bench| {
                 let (here, outside) = (&bench.cluster.node, &bench.cluster.outside);
@@ -162,7 +165,7 @@ fn a_policy_locks_out_what_the_profile_allowed() {
     sandboxed("a_policy_locks_out_what_the_profile_allowed", || {
         for family in 0..2 {
             let mut bench = bench();
-            let (node, out) = (node_addresses()[family], ip(OUTSIDE[family]));
+            let (node, out) = (node_addresses()[family], outside_address(family));
             bench.put(with_allow_profile(uplink()));
             bench.put(host_policy("web", None, HostUse::Normal, Some(tcp(Action::Allow, 443)), None));
             let (here, outside) = (&bench.cluster.node, &bench.cluster.outside);
@@ -188,8 +191,11 @@ fn replies_and_errors_pass_tracked_stages() {
             assert!(reaches(outside, here, node, 8080));
             assert!(answers(outside, here, node, 8080));
             assert!(reaches(outside, bench.ns(0), bench.address(0, family), 8080), "forwarded");
-            assert!(!reaches(here, outside, ip(OUTSIDE[family]), 8080), "nothing else goes out");
-            assert!(!reaches(bench.ns(0), outside, ip(OUTSIDE[family]), 8080), "nothing else is forwarded");
+            assert!(!reaches(here, outside, outside_address(family), 8080), "nothing else goes out");
+            assert!(
+                !reaches(bench.ns(0), outside, outside_address(family), 8080),
+                "nothing else is forwarded"
+            );
             // nobody listens: the node answers by an ICMP error
             let any = if node.is_ipv4() { ip("0.0.0.0") } else { ip("::") };
             let client = outside.run(|| UdpSocket::bind((any, 0)).unwrap());
@@ -209,7 +215,7 @@ fn a_change_cuts_flows_of_the_node() {
     sandboxed("a_change_cuts_flows_of_the_node", || {
         for family in 0..2 {
             let mut bench = bench();
-            let (node, out) = (node_addresses()[family], ip(OUTSIDE[family]));
+            let (node, out) = (node_addresses()[family], outside_address(family));
             bench.put(with_allow_profile(uplink()));
             let (here, outside) = (bench.cluster.node.clone(), bench.cluster.outside.clone());
             let mut denied = connect(&outside, &here, node, 8080).unwrap();
@@ -242,7 +248,7 @@ fn untracked_traffic_has_no_flow() {
     sandboxed("untracked_traffic_has_no_flow", || {
         for family in 0..2 {
             let mut bench = bench();
-            let (node, out) = (node_addresses()[family], ip(OUTSIDE[family]));
+            let (node, out) = (node_addresses()[family], outside_address(family));
             bench.put(Object::HostEndpoint(uplink()));
             let there = || Some(vec![HostRule::to_port(Action::Allow, Protocol::UDP, 9000)]);
             let back = Some(vec![HostRule::from_port(Action::Allow, Protocol::UDP, 9000)]);
@@ -349,7 +355,7 @@ fn what_the_node_translates_is_judged_after_translation() {
             assert!(see());
             bench.put(Object::HostEndpoint(uplink()));
             assert!(!see());
-            let backend = ip(OUTSIDE[family]);
+            let backend = outside_address(family);
             let only = |address| Some(vec![HostRule::to(Action::Allow, address)]);
             bench.put(host_policy("out", None, HostUse::Normal, None, only(backend)));
             assert!(see(), "the backend is allowed");
@@ -381,7 +387,7 @@ fn apply_on_forward_leaves_the_nodes_probes_alone() {
                 assert!(reaches(bench.ns(1), here, node, 8080), "a pod to its node");
                 // `*` stands at pods' interfaces as well
                 assert_eq!(reaches(bench.ns(0), bench.ns(1), pod, 8080), !every);
-                assert_eq!(reaches(bench.ns(1), outside, ip(OUTSIDE[family]), 8080), !every);
+                assert_eq!(reaches(bench.ns(1), outside, outside_address(family), 8080), !every);
             }
         }
     });

@@ -26,6 +26,7 @@ pub(crate) async fn run(command: Agent) -> anyhow::Result<Exit> {
         service_cidrs: command.service_cidrs,
         service_proxy: command.service_proxy,
         live_flows: if command.revoke_established { LiveFlows::Cut } else { LiveFlows::Keep },
+        failsafes: sluice_model::Failsafes::default(),
     };
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
