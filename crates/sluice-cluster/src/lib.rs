@@ -18,5 +18,5 @@ mod resource;
 mod watch;
 
 pub use connect::{Access, ConnectError, client_from_kubeconfig};
-pub use resource::{POLICY_RESOURCES, RESOURCES, Resource, WORKLOADS, api_resource, resource_of};
+pub use resource::{ENTRANCES, POLICY_RESOURCES, RESOURCES, Resource, WORKLOADS, api_resource, resource_of};
 pub use watch::{Event, Scope, revision_of, snapshot, watch};

@@ -75,6 +75,17 @@ pub const WORKLOADS: &[Resource] = resources! {
     "" "v1" "ReplicationController" "replicationcontrollers" Pod;
 };
 
+/// The kinds that lead from outside to a Service. The model has no object for them: who asks what comes in lists them.
+pub const ENTRANCES: &[Resource] = resources! {
+    "networking.k8s.io" "v1" "Ingress" "ingresses" Service;
+    "gateway.networking.k8s.io" "v1" "HTTPRoute" "httproutes" Service;
+    "gateway.networking.k8s.io" "v1" "GRPCRoute" "grpcroutes" Service;
+    "gateway.networking.k8s.io" "v1alpha2" "TCPRoute" "tcproutes" Service;
+    "gateway.networking.k8s.io" "v1alpha2" "TLSRoute" "tlsroutes" Service;
+    "gateway.networking.k8s.io" "v1alpha2" "UDPRoute" "udproutes" Service;
+    "route.openshift.io" "v1" "Route" "routes" Service;
+};
+
 /// The kinds whose objects are policies in force.
 pub const POLICY_RESOURCES: [Kind; 6] = [
     Kind::KubernetesNetworkPolicy,

@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::bail;
-use sluice_analysis::Snapshot;
 use sluice_model::World;
 use sluice_report::{Answer, Claim, ClaimResult, ClaimState, Explanation};
 
@@ -34,7 +33,7 @@ pub(crate) fn can(question: &Question) -> anyhow::Result<Exit> {
 /// `sluice explain`.
 pub(crate) fn explain(question: &Question) -> anyhow::Result<Exit> {
     let (input, from, to, judged) = asked(question)?;
-    let snapshot = Snapshot::new(input.placed.world.clone());
+    let snapshot = input.placed.snapshot();
     let circumstances = input.placed.circumstances(to.service.is_some());
     // the connection that shows the verdict first, then what else differs from it
     let mut paths = Vec::new();
@@ -94,7 +93,7 @@ pub(crate) fn verify(command: &Verify) -> anyhow::Result<Exit> {
     if claims.is_empty() {
         bail!("{} holds no ConnectivityClaim", command.claims.display());
     }
-    let snapshot = Snapshot::new(input.placed.world.clone());
+    let snapshot = input.placed.snapshot();
     let results: Vec<(Claim, ClaimResult)> =
         claims.into_iter().map(|c| (c.clone(), sluice_analysis::judge_claim(&snapshot, &c))).collect();
     let mut out = BufWriter::new(io::stdout().lock());

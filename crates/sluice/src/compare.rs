@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
-use sluice_analysis::Snapshot;
 use sluice_model::{ObjectDelta, World};
 use sluice_report::{ConnectivityDiff, words};
 
@@ -41,9 +40,9 @@ pub(crate) fn run(command: &Diff) -> anyhow::Result<Exit> {
     let after = side(command, new, Some(&before.placed.world))?;
     let mut diff = if old == "cluster" && new != "cluster" {
         let proposed = applied(&before.placed.world, &after);
-        between(&before.placed.world, proposed)
+        sluice_analysis::diff(&before.placed.snapshot(), &before.placed.snapshot_of(proposed))
     } else {
-        between(&before.placed.world, after.placed.world.clone())
+        sluice_analysis::diff(&before.placed.snapshot(), &after.placed.snapshot())
     };
     if before.placed.is_split() || after.placed.is_split() {
         diff.undecided.push(SPLIT.into());
@@ -58,7 +57,7 @@ fn staged(command: &Diff) -> anyhow::Result<Exit> {
         Some(text) => side(command, text, None)?,
         None => input::read(&source(command, command.files.clone()))?,
     };
-    let snapshot = Snapshot::new(input.placed.world.clone());
+    let snapshot = input.placed.snapshot();
     let staged = snapshot.world().policies.values().filter(|policy| policy.staged.is_some()).count();
     if staged == 0 {
         eprintln!("note: no policy is staged");
@@ -84,11 +83,6 @@ fn print(output: DiffOutput, diff: &ConnectivityDiff) -> anyhow::Result<Exit> {
         (true, false) => Exit::Undecided,
         (true, true) => Exit::Yes,
     })
-}
-
-/// The difference of two worlds.
-pub(crate) fn between(old: &World, new: World) -> ConnectivityDiff {
-    sluice_analysis::diff(&Snapshot::new(old.clone()), &Snapshot::new(new))
 }
 
 /// A cluster after manifests were applied to it. A workload whose pods run is known by them.

@@ -20,6 +20,7 @@ use crate::ask;
 use crate::exit::Exit;
 use crate::input;
 use crate::render::text::markdown;
+use crate::resolve::Placed;
 
 /// Bytes of a bundle that are read.
 const MAX_BUNDLE: u64 = 1 << 30;
@@ -37,6 +38,9 @@ struct Bundle {
     /// SHA-256 of the plan's text.
     plan_digest: String,
     objects: Vec<Object>,
+    /// Every namespace that exists is among the objects, as in what a cluster says (semantics 3.7).
+    #[serde(default)]
+    namespaces_are_complete: bool,
     claims: Vec<JudgedClaim>,
     /// Packets that were sent, if `prove` made the bundle.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -67,7 +71,7 @@ pub(crate) fn run(command: &Evidence) -> anyhow::Result<Exit> {
                 let count = input.placed.assumed.len();
                 not_proved.push(format!("{count} pods have no address yet; addresses were assumed for them"));
             }
-            let exit = write(out, &input.placed.world, claims, Vec::new(), not_proved)?;
+            let exit = write(out, &input.placed, claims, Vec::new(), not_proved)?;
             Ok(input.exit(exit))
         }
         _ => bail!("say what the evidence is for and where it goes: CLAIMS --out FOLDER; or --check FOLDER"),
@@ -77,12 +81,12 @@ pub(crate) fn run(command: &Evidence) -> anyhow::Result<Exit> {
 /// Writes a bundle for claims about a world. The exit code is that of the claims.
 pub(crate) fn write(
     out: &Path,
-    world: &World,
+    placed: &Placed,
     claims: Vec<Claim>,
     proofs: Vec<ClaimReport>,
     not_proved: Vec<String>,
 ) -> anyhow::Result<Exit> {
-    let snapshot = Snapshot::new(world.clone());
+    let snapshot = placed.snapshot();
     let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let bundle = Bundle {
@@ -91,8 +95,9 @@ pub(crate) fn write(
         created,
         sluice: env!("CARGO_PKG_VERSION").into(),
         kernel: kernel.trim().into(),
-        plan_digest: plan_digest(world),
-        objects: world.objects(),
+        plan_digest: plan_digest(&snapshot),
+        objects: placed.world.objects(),
+        namespaces_are_complete: placed.namespaces_are_complete,
         claims: judged(&snapshot, claims),
         proofs,
         not_proved,
@@ -117,8 +122,8 @@ fn judged(snapshot: &Snapshot, claims: Vec<Claim>) -> Vec<JudgedClaim> {
     claims.into_iter().map(judge).collect()
 }
 
-fn plan_digest(world: &World) -> String {
-    hex(&Sha256::digest(ask::compile(world, None).to_string().as_bytes()))
+fn plan_digest(snapshot: &Snapshot) -> String {
+    hex(&Sha256::digest(snapshot.plan().to_string().as_bytes()))
 }
 
 /// SHA-256 of the compact JSON text, without the field that holds it.
@@ -156,7 +161,11 @@ fn check(path: &Path) -> anyhow::Result<Exit> {
     for object in bundle.objects {
         world.apply(ObjectDelta::Upsert(object));
     }
-    if plan_digest(&world) != bundle.plan_digest {
+    let snapshot = match bundle.namespaces_are_complete {
+        true => Snapshot::of_cluster(world),
+        false => Snapshot::new(world),
+    };
+    if plan_digest(&snapshot) != bundle.plan_digest {
         if bundle.sluice != env!("CARGO_PKG_VERSION") {
             println!(
                 "? version {} compiled another plan; this is {}",
@@ -167,7 +176,6 @@ fn check(path: &Path) -> anyhow::Result<Exit> {
             wrong.push("the plan is not the one that the objects compile to".to_owned());
         }
     }
-    let snapshot = Snapshot::new(world);
     for claim in &bundle.claims {
         let now = sluice_analysis::judge_claim(&snapshot, &claim.claim);
         if now.state != claim.result.state {

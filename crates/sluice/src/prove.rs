@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::bail;
 use serde_json::{Value, json};
 use sluice_addr::Protocol;
-use sluice_analysis::{Place, Snapshot};
+use sluice_analysis::Place;
 use sluice_kinds::LoadedObject;
 use sluice_model::{Kind, Pod};
 use sluice_report::{Claim, ClaimReport, ClaimState};
@@ -26,6 +26,7 @@ use crate::exit::Exit;
 use crate::input::{self, Input};
 use crate::render::style::{Colour, Style};
 use crate::render::text::markdown;
+use crate::resolve::{self, Placed};
 use crate::stage::Stage;
 use crate::{ask, evidence, verbs};
 
@@ -63,7 +64,7 @@ pub(crate) async fn run(command: Prove, input: Input, claims: Vec<Claim>) -> any
         not_proved.push("images are not run: pods answer on the ports that their manifests declare".into());
         let unseen = proof.reports.iter().filter(|r| r.truths.observed == Some(ClaimState::Undecided));
         not_proved.extend(unseen.map(|r| format!("claim {}: not every packet could be sent", r.id)));
-        evidence::write(out, &proof.world, claims, proof.reports.clone(), not_proved)?;
+        evidence::write(out, &proof.placed, claims, proof.reports.clone(), not_proved)?;
     }
     Ok(input.exit(proof.exit()))
 }
@@ -91,7 +92,7 @@ pub(crate) async fn isolation(
 struct Proof {
     reports: Vec<ClaimReport>,
     cells: Option<Cells>,
-    world: sluice_model::World,
+    placed: Placed,
 }
 
 impl Proof {
@@ -175,7 +176,7 @@ async fn on_stage(
         0 => None,
         most => Some(prove_cells(stage, world.clone(), &play.catalogue, most, &|from, to| wanted(from, to))?),
     };
-    Ok(Proof { reports, cells, world })
+    Ok(Proof { reports, cells, placed: resolve::place_cluster(world) })
 }
 
 impl Play {
@@ -241,7 +242,7 @@ impl Play {
         play.complete(namespaces, accounts);
         play.add_ports(claims);
         // what shows the verdicts is asked about too
-        let snapshot = Snapshot::new(world.clone());
+        let snapshot = input.placed.snapshot();
         let witnesses =
             claims.iter().filter_map(|claim| sluice_analysis::judge_claim(&snapshot, claim).witness);
         for flow in witnesses.map(|witness| witness.flow) {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, bail};
 use sluice_addr::{AddrSet, Cidr, Family, Protocol, Transport};
+use sluice_analysis::Snapshot;
 use sluice_model::{Circumstances, NetworkSet, ObjectKey, Pod, PodKey, World};
 
 /// The ranges that pods without addresses are taken to be in: the defaults of RKE2 and k3s, and one for IPv6.
@@ -37,6 +38,16 @@ impl Placed {
             namespaces_are_complete: self.namespaces_are_complete,
             ..Circumstances::default()
         }
+    }
+
+    /// The objects, compiled.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot_of(self.world.clone())
+    }
+
+    /// Other objects from where these come from, compiled: those of a cluster include every namespace.
+    pub(crate) fn snapshot_of(&self, world: World) -> Snapshot {
+        if self.namespaces_are_complete { Snapshot::of_cluster(world) } else { Snapshot::new(world) }
     }
 
     /// Does any verdict hang on assumed addresses?
@@ -85,6 +96,11 @@ fn distinct(space: AddrSet, sets: &[AddrSet]) -> Vec<IpAddr> {
 /// Gives pods without addresses one of each family.
 pub(crate) fn place(world: World) -> Placed {
     place_as(world, None)
+}
+
+/// As [`place`], for everything that a cluster holds.
+pub(crate) fn place_cluster(world: World) -> Placed {
+    Placed { namespaces_are_complete: true, ..place(world) }
 }
 
 /// Gives pods without addresses one of each family; a pod that has one in `known` gets the same.

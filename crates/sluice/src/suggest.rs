@@ -28,7 +28,7 @@ const LISTED: usize = 40;
 /// `sluice suggest`.
 pub(crate) fn suggest(command: &Suggest) -> anyhow::Result<Exit> {
     let input = input::read(&command.source)?;
-    let snapshot = Snapshot::new(input.placed.world.clone());
+    let snapshot = input.placed.snapshot();
     let (advice, satisfied) = match (&command.claims, &command.flows, &command.from, &command.to) {
         (Some(path), ..) => for_claims(command, &snapshot, path)?,
         (None, Some(path), ..) => {
@@ -129,7 +129,7 @@ fn say_changes(suggestion: &Suggestion) {
 /// `sluice isolate`.
 pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
     let input = input::read(&command.source)?;
-    let snapshot = Snapshot::new(input.placed.world.clone());
+    let snapshot = input.placed.snapshot();
     let options = IsolateOptions {
         ingress: !command.egress_only,
         egress: !command.ingress_only,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use sluice_addr::Family;
-use sluice_analysis::{LintOptions, Matrix, Snapshot};
+use sluice_analysis::{LintOptions, Matrix};
 use sluice_bench::AnalysisReport;
 use sluice_report::ClaimState;
 
@@ -94,7 +94,7 @@ fn ask_files(folder: &Path) -> anyhow::Result<Asked> {
     let mut marks = vec![start];
     let texts = Texts::read(&[folder.to_owned()]);
     let (input, _) = input::from_texts(&texts, "default", true, None)?;
-    let snapshot = Snapshot::new(input.placed.world.clone());
+    let snapshot = input.placed.snapshot();
     marks.push(Instant::now());
     let matrix = Matrix::new(snapshot.plan());
     let totals = Family::BOTH.map(|family| matrix.totals(family));

@@ -58,7 +58,7 @@ pub(crate) fn prove_cells(
 ) -> anyhow::Result<Cells> {
     stage.vantage.know(&world);
     let outside: Vec<IpAddr> = stage.outside.clone();
-    let snapshot = Snapshot::new(world).with_landmarks(outside.clone(), Vec::new());
+    let snapshot = Snapshot::of_cluster(world).with_landmarks(outside.clone(), Vec::new());
     let mut cells = Cells::default();
     let mut sorts: BTreeMap<(bool, u8, u8), Vec<(Sample, bool)>> = BTreeMap::new();
     for (sample, allowed) in candidates(&snapshot, catalogue, wanted) {

@@ -156,7 +156,7 @@ pub(crate) fn judge_asked(
     let before = read_back(stage, &world)?;
     let outside: Vec<IpAddr> = stage.outside.clone();
     let ports = catalogue.iter().filter_map(|(protocol, port)| Some((*protocol, (*port)?))).collect();
-    let snapshot = Snapshot::new(world).with_landmarks(outside.clone(), ports);
+    let snapshot = Snapshot::of_cluster(world).with_landmarks(outside.clone(), ports);
     let sampled: Vec<Vec<Sample>> = asked.iter().map(|a| samples(&snapshot, a.claim, catalogue)).collect();
     // each packet is sent once, whatever the number of claims that ask about it
     let mut sent: BTreeMap<Sample, usize> = BTreeMap::new();

@@ -5,13 +5,14 @@
 //!   cluster ──list──────────────────────────────┘
 //! ```
 
+mod cluster;
 mod services;
 mod texts;
 mod workloads;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::Value;
 use sluice_kinds::{Limits, LoadError, LoadedObject};
 use sluice_model::{ObjectDelta, World};
@@ -21,6 +22,7 @@ use crate::args::Source;
 use crate::exit::Exit;
 use crate::resolve::{self, Placed};
 
+pub(crate) use cluster::world_of;
 pub(crate) use services::{Entrance, backends, controllers};
 pub(crate) use texts::Texts;
 
@@ -32,7 +34,7 @@ pub(crate) struct Input {
     pub(crate) findings: Vec<Finding>,
     /// Ways in from outside by Ingress and Gateway objects.
     pub(crate) entrances: Vec<Entrance>,
-    /// The objects as written; none if they came from a cluster.
+    /// The objects as written, or as a cluster serves them.
     pub(crate) objects: Vec<LoadedObject>,
     /// Files and documents that could not be read.
     broken: usize,
@@ -128,76 +130,10 @@ fn sentence(error: &LoadError) -> String {
 }
 
 fn from_cluster(source: &Source) -> anyhow::Result<Input> {
-    let runtime = crate::runtime()?;
-    runtime.block_on(async {
+    crate::runtime()?.block_on(async {
         let client = source.connection.access().client().await?;
-        let (mut world, findings, pods) = listed(&client).await?;
-        add_workloads(&client, &mut world, pods).await?;
-        let mut placed = resolve::place(world);
-        placed.namespaces_are_complete = true;
-        Ok(Input { placed, findings, entrances: Vec::new(), objects: Vec::new(), broken: 0 })
+        cluster::read(&client).await
     })
-}
-
-/// Everything that policy can see in a cluster.
-pub(crate) async fn world_of(client: &kube::Client) -> anyhow::Result<(World, Vec<Finding>)> {
-    let (world, findings, _) = listed(client).await?;
-    Ok((world, findings))
-}
-
-/// As [`world_of`], with the pods as they are served.
-async fn listed(client: &kube::Client) -> anyhow::Result<(World, Vec<Finding>, Vec<LoadedObject>)> {
-    let lists = sluice_cluster::RESOURCES.iter().map(|resource| async move {
-        sluice_cluster::snapshot(client.clone(), resource)
-            .await
-            .with_context(|| format!("cannot list {}", resource.full_name()))
-    });
-    let mut world = World::default();
-    let (mut findings, mut pods) = (Vec::new(), Vec::new());
-    for objects in futures::future::try_join_all(lists).await?.into_iter().flatten() {
-        for object in objects {
-            let converted = sluice_kinds::to_model(&object, None);
-            findings.extend(converted.findings);
-            if let Some(object) = converted.object {
-                world.apply(ObjectDelta::Upsert(object));
-            }
-            pods.extend(LoadedObject::served(object).filter(|object| object.gvk.kind == "Pod"));
-        }
-    }
-    Ok((world, findings, pods))
-}
-
-/// Adds the workloads that have no pods now (a CronJob between its runs) as one pod each, and ties the pods that run to what owns
-/// them. Who may not list a kind is told, and does without.
-async fn add_workloads(
-    client: &kube::Client,
-    world: &mut World,
-    pods: Vec<LoadedObject>,
-) -> anyhow::Result<()> {
-    let lists = sluice_cluster::WORKLOADS
-        .iter()
-        .map(|resource| async move { (resource, sluice_cluster::snapshot(client.clone(), resource).await) });
-    let mut objects = pods;
-    for (resource, list) in futures::future::join_all(lists).await {
-        match list {
-            Ok(found) => objects.extend(found.into_iter().flatten().filter_map(LoadedObject::served)),
-            Err(error) => {
-                let error = anyhow::Error::new(error);
-                eprintln!(
-                    "warning: cannot list {}: {error:#}; those without pods are not seen",
-                    resource.full_name()
-                );
-            }
-        }
-    }
-    for object in objects.iter().filter(|object| object.gvk.kind != "Pod") {
-        // what is noteworthy about a template was said when its pods were read
-        if let Some(object) = sluice_kinds::to_model(&object.value, None).object {
-            world.apply(ObjectDelta::Upsert(object));
-        }
-    }
-    workloads::collapse(&objects, world);
-    Ok(())
 }
 
 /// The objects of manifests. Every error is printed; one or more make the whole fail, so that nothing is applied in part.

@@ -10,7 +10,7 @@ use sluice_selector::Labels;
 
 use super::as_end;
 use crate::input::{self, Input};
-use crate::resolve::{self, End};
+use crate::resolve::{self, End, Placed};
 
 /// What stands for a controller of Ingress and Gateway objects that is not among the objects.
 pub(super) const CONTROLLER: &str = "ingress-controller";
@@ -21,7 +21,7 @@ pub(super) fn entered(input: &Input, to: Option<&End>, by_pod: bool) -> Vec<Reac
     if input.entrances.is_empty() || !input::controllers(&input.placed.world).is_empty() {
         return Vec::new();
     }
-    let (snapshot, key) = with_controller(input.placed.world.clone());
+    let (snapshot, key) = with_controller(&input.placed);
     let mut found: BTreeMap<(PodKey, Family), TransportSet> = BTreeMap::new();
     for entrance in &input.entrances {
         let wanted = |_, number: u16, name: &str| {
@@ -48,7 +48,8 @@ pub(super) fn entered(input: &Input, to: Option<&End>, by_pod: bool) -> Vec<Reac
     rows(&input.placed.world, found.collect(), by_pod || is_one)
 }
 
-fn with_controller(mut world: World) -> (Snapshot, PodKey) {
+fn with_controller(placed: &Placed) -> (Snapshot, PodKey) {
+    let mut world = placed.world.clone();
     let namespace = Namespace {
         name: CONTROLLER.into(),
         labels: Labels::from_iter([("kubernetes.io/metadata.name", CONTROLLER)]),
@@ -69,7 +70,7 @@ fn with_controller(mut world: World) -> (Snapshot, PodKey) {
         deleting: false,
         workload: None,
     })));
-    (Snapshot::new(resolve::place(world).world), key)
+    (placed.snapshot_of(resolve::place(world).world), key)
 }
 
 /// One row for each workload and family; for parts of it where its pods differ.

@@ -61,7 +61,7 @@ fn exposure(input: &Input, text: &str, command: &Reach) -> anyhow::Result<Exit> 
     if end.pods.is_empty() {
         bail!("{text} is no pod and no workload");
     }
-    let snapshot = Snapshot::new(input.placed.world.clone());
+    let snapshot = input.placed.snapshot();
     let exposure = sluice_analysis::exposure(&snapshot, text, &end.pods);
     match command.output {
         ReachOutput::Json => println!("{}", serde_json::to_string_pretty(&exposure)?),
@@ -82,7 +82,7 @@ fn reachability(input: &Input, command: &Reach) -> anyhow::Result<Reachability> 
     let asks_controller = command.from.as_deref() == Some(CONTROLLER);
     let from = if asks_controller { None } else { filter(&command.from)? };
     let to = filter(&command.to)?;
-    let snapshot = Snapshot::new(placed.world.clone());
+    let snapshot = placed.snapshot();
     let mut reachability = Reachability::new(Vec::new());
     if !asks_controller {
         let (sources, targets) = (Side::new(&snapshot, from.as_ref()), Side::new(&snapshot, to.as_ref()));
@@ -274,6 +274,28 @@ mod tests {
             ("outside 0.0.0.0/0", "outside 0.0.0.0/0"),
         ] {
             assert_eq!(as_end(workload), end);
+        }
+    }
+
+    /// Semantics 3.7: a pod of a namespace that does not exist has no profile. Files may leave a Namespace out; a cluster has all.
+    #[test]
+    fn matrix_and_law_agree_about_a_namespace_that_is_gone() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: gone}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: b, namespace: here}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: here}\n";
+        for (of_cluster, verdict) in
+            [(false, sluice_report::Answer::Allow), (true, sluice_report::Answer::Deny)]
+        {
+            let (mut input, _) =
+                input::from_texts(&input::Texts::of([("t", text)]), "shop", false, None).expect("readable");
+            input.placed.namespaces_are_complete = of_cluster;
+            let end = |text: &str| resolve::end(&input.placed.world, text, "default").expect("an end");
+            let asked = crate::judge::Asked::parse("80/TCP").expect("a port");
+            let judged =
+                crate::judge::Judge::new(&input.placed).judge(&end("gone/a"), &end("here/b"), &asked);
+            assert_eq!(judged.expect("judged").verdict, verdict);
+            let snapshot = input.placed.snapshot();
+            let rows = sluice_analysis::reachability(&snapshot, |_| true, |_| true).rows;
+            let row = rows.iter().find(|row| row.from == "gone/a" && row.to == "here/b").expect("a row");
+            assert_eq!(row.allowed.is_empty(), of_cluster, "{row:?}");
         }
     }
 

@@ -81,6 +81,50 @@ fn a_cluster_is_asked_as_manifests_are() {
     );
 }
 
+const CLAIM: &str = "
+apiVersion: sluice.dev/v1alpha1
+kind: ConnectivityClaim
+metadata: {name: only-backup}
+spec:
+  text: only the backup reaches the database
+  from: [{namespaceSelector: {}}]
+  to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}, podSelector: {matchLabels: {app: db}}}]
+  ports: [{protocol: TCP, port: 5432}]
+  expect: AllowOnly
+";
+
+/// Each command without -f, against the same API.
+#[test]
+fn every_question_can_be_asked_of_a_cluster() {
+    let cluster = Cluster::start();
+    let folder = cluster.folder.path().join("evidence");
+    let folder = folder.to_str().expect("UTF-8");
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: shop}\nspec: {podSelector: {}, policyTypes: [Ingress, Egress]}\n";
+    let flow = "{\"from\":\"shop/backup\",\"to\":\"shop/db\",\"protocol\":\"TCP\",\"port\":5432}\n";
+    for (arguments, input, code, expected) in [
+        (vec!["verify", "-"], CLAIM, 0, "holds"),
+        (vec!["eval", "--flows", "-"], flow, 0, "\"verdict\":\"Allow\""),
+        (vec!["explain", "shop/backup", "shop/db", "--port", "80/TCP"], "", 1, "NetworkPolicy shop/db"),
+        (vec!["reach", "--exposure", "shop/db"], "", 0, "shop/db"),
+        (vec!["lint"], "", 1, "NetworkPolicy shop/db"),
+        (vec!["suggest", "shop/backup", "shop/db", "--port", "80/TCP"], "", 0, "kind: NetworkPolicy"),
+        (vec!["isolate", "ns", "shop", "--dry-run"], "", 0, "kind: NetworkPolicy"),
+        (vec!["diff", "-"], policy, 1, "closed"),
+        (vec!["diff", "cluster", "cluster"], "", 0, ""),
+        (vec!["dump"], "", 0, "shop/db"),
+        (vec!["evidence", "-", "--out", folder], CLAIM, 0, "evidence.json"),
+    ] {
+        let output = cluster.ask(&arguments, input);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
+        assert!(out.contains(expected), "{arguments:?}: {out}{err}");
+    }
+    let checked = run(&["evidence", "--check", folder], "");
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stdout));
+    let bundle = std::fs::read_to_string(format!("{folder}/evidence.json")).expect("the bundle");
+    assert!(bundle.contains("\"namespacesAreComplete\": true"), "a cluster has all its namespaces");
+}
+
 #[test]
 fn a_context_says_the_namespace_and_flags_say_who_asks() {
     let cluster = Cluster::start();
