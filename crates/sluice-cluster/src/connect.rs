@@ -74,6 +74,22 @@ impl Access {
         named.context.as_ref()?.namespace.clone().filter(|namespace| !namespace.is_empty())
     }
 
+    /// The names in a list of the kubeconfig: `contexts`, `clusters` or `users`. None where there is no kubeconfig.
+    pub fn names_in(&self, list: &str) -> Vec<String> {
+        let read = match self.files() {
+            Ok(Some(kubeconfig)) => Some(kubeconfig),
+            Ok(None) => Kubeconfig::read().ok(),
+            Err(_) => None,
+        };
+        let Some(kubeconfig) = read else { return Vec::new() };
+        match list {
+            "contexts" => kubeconfig.contexts.into_iter().map(|named| named.name).collect(),
+            "clusters" => kubeconfig.clusters.into_iter().map(|named| named.name).collect(),
+            "users" => kubeconfig.auth_infos.into_iter().map(|named| named.name).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     async fn config(&self) -> Result<Config, ConnectError> {
         let options = KubeConfigOptions {
             context: self.context.clone(),

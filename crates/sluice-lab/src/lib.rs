@@ -38,6 +38,7 @@ pub use lab::{ClusterConfig, Lab, LabConfig, LabNode, NODE_PORT, OUTSIDE, Outsid
 pub use protocol::{MountSource, ProcessSpec, SandboxMount, SandboxSpec};
 pub use sandbox::{Ending, Process, Sandbox, SpawnError};
 pub use state::StateDirectory;
+pub use timestamp::seconds as rfc3339;
 
 /// The subcommand that becomes the enclave's first process.
 pub(crate) const HELPER_COMMAND: &str = "__lab-helper";

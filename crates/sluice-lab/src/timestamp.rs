@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `2026-11-23T17:37:20Z`, the form of API objects.
-pub(crate) fn seconds(time: SystemTime) -> String {
+pub fn seconds(time: SystemTime) -> String {
     format!("{}Z", date_and_time(since_epoch(time).as_secs()))
 }
 

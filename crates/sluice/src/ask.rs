@@ -1,5 +1,6 @@
 //! Questions: can, explain, verify, dump.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -8,9 +9,11 @@ use sluice_model::World;
 use sluice_report::{Answer, Claim, ClaimResult, ClaimState, Explanation};
 
 use crate::args::{AnswerOutput, Dump, DumpWhat, Question, Verify, VerifyOutput};
+use crate::changes::Changes;
 use crate::exit::Exit;
 use crate::input::{self, Input};
 use crate::judge::{self, Asked, Judge, Judged};
+use crate::render::data::{self, Form};
 use crate::render::junit::{self, Case, Outcome};
 use crate::render::style::{Colour, Style};
 use crate::render::text::markdown;
@@ -20,7 +23,8 @@ use crate::resolve::{self, End};
 pub(crate) fn can(question: &Question) -> anyhow::Result<Exit> {
     let (input, from, to, judged) = asked(question)?;
     match question.output {
-        AnswerOutput::Json => println!("{}", serde_json::to_string_pretty(&judge::answer(None, &judged))?),
+        AnswerOutput::Json => data::print(Form::Json, &judge::answer(None, &judged)),
+        AnswerOutput::Yaml => data::print(Form::Yaml, &judge::answer(None, &judged)),
         AnswerOutput::Table => {
             let verdict = Style::of_stdout().verdict(judged.verdict);
             let (port, because) = (&question.port, because(&judged));
@@ -45,7 +49,8 @@ pub(crate) fn explain(question: &Question) -> anyhow::Result<Exit> {
     explanation.verdict = judged.verdict;
     explanation.missing = judged.missing.clone();
     match question.output {
-        AnswerOutput::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+        AnswerOutput::Json => data::print(Form::Json, &explanation),
+        AnswerOutput::Yaml => data::print(Form::Yaml, &explanation),
         AnswerOutput::Table => {
             let text = explanation.text();
             let rest = text.strip_prefix(judged.verdict.word()).unwrap_or(&text);
@@ -88,6 +93,24 @@ fn exit_of(verdict: Answer) -> Exit {
 
 /// `sluice verify`.
 pub(crate) fn verify(command: &Verify) -> anyhow::Result<Exit> {
+    if command.watch {
+        return watch_claims(command);
+    }
+    let (input, results) = judged(command)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = match command.output {
+        VerifyOutput::Json => data::write(&mut out, Form::Json, &claim_results(&results)),
+        VerifyOutput::Yaml => data::write(&mut out, Form::Yaml, &claim_results(&results)),
+        VerifyOutput::Junit => junit::write(&mut out, "sluice verify", &cases(&results)),
+        VerifyOutput::Md => claims_page(&mut out, &results),
+        VerifyOutput::Table => claims_table(&mut out, &results),
+    };
+    let _ = written.and_then(|()| out.flush());
+    Ok(input.exit(exit_of_claims(results.iter().map(|(_, r)| r.state))))
+}
+
+/// Judges the claims now.
+fn judged(command: &Verify) -> anyhow::Result<(Input, Vec<(Claim, ClaimResult)>)> {
     let input = input::read(&command.source)?;
     let claims = claims(&command.claims, &command.source.namespace())?;
     if claims.is_empty() {
@@ -96,24 +119,61 @@ pub(crate) fn verify(command: &Verify) -> anyhow::Result<Exit> {
     let snapshot = input.placed.snapshot();
     let results: Vec<(Claim, ClaimResult)> =
         claims.into_iter().map(|c| (c.clone(), sluice_analysis::judge_claim(&snapshot, &c))).collect();
-    let mut out = BufWriter::new(io::stdout().lock());
-    let written = match command.output {
-        VerifyOutput::Json => {
-            let rows: Vec<_> = results
-                .iter()
-                .map(|(claim, result)| serde_json::json!({"name": claim.name, "text": claim.text, "result": result}))
-                .collect();
-            let object = serde_json::json!({
-                "apiVersion": sluice_report::API_VERSION, "kind": "ClaimResults", "claims": rows,
-            });
-            writeln!(out, "{}", serde_json::to_string_pretty(&object)?)
+    Ok((input, results))
+}
+
+fn claim_results(results: &[(Claim, ClaimResult)]) -> serde_json::Value {
+    let row = |(claim, result): &(Claim, ClaimResult)| serde_json::json!({"name": claim.name, "text": claim.text, "result": result});
+    let rows: Vec<_> = results.iter().map(row).collect();
+    serde_json::json!({"apiVersion": sluice_report::API_VERSION, "kind": "ClaimResults", "claims": rows})
+}
+
+/// Judges the claims again whenever something has changed, and prints those of which the verdict has.
+fn watch_claims(command: &Verify) -> anyhow::Result<Exit> {
+    let reads_input = |path: &Path| path == Path::new("-");
+    if reads_input(&command.claims) || command.source.files.iter().any(|file| reads_input(file)) {
+        bail!("standard input does not change: name files with --watch");
+    }
+    if !matches!(command.output, VerifyOutput::Table | VerifyOutput::Json) {
+        bail!("--watch prints table or json");
+    }
+    let runtime = crate::runtime()?;
+    let mut changes =
+        runtime.block_on(Changes::of(&command.source, std::slice::from_ref(&command.claims)))?;
+    let mut stop = Box::pin(crate::up::interrupted());
+    let mut known: BTreeMap<String, ClaimResult> = BTreeMap::new();
+    loop {
+        match judged(command) {
+            Ok((_, results)) => {
+                let is_new = |(claim, result): &&(Claim, ClaimResult)| {
+                    known.get(&*claim.name).is_none_or(|before| before.state != result.state)
+                };
+                let changed: Vec<_> = results.iter().filter(is_new).cloned().collect();
+                let mut out = io::stdout().lock();
+                let written = match command.output {
+                    VerifyOutput::Json if changed.is_empty() => Ok(()),
+                    VerifyOutput::Json => writeln!(out, "{}", claim_results(&changed)),
+                    _ => claims_table(&mut out, &changed),
+                };
+                if written.and_then(|()| out.flush()).is_err() {
+                    return Ok(exit_of_claims(results.iter().map(|(_, result)| result.state)));
+                }
+                known = results.into_iter().map(|(claim, result)| (claim.name.to_string(), result)).collect();
+            }
+            // a file that is half written now is whole soon
+            Err(error) if !known.is_empty() => crate::exit::report(&error),
+            Err(error) => return Err(error),
         }
-        VerifyOutput::Junit => junit::write(&mut out, "sluice verify", &cases(&results)),
-        VerifyOutput::Md => claims_page(&mut out, &results),
-        VerifyOutput::Table => claims_table(&mut out, &results),
-    };
-    let _ = written.and_then(|()| out.flush());
-    Ok(input.exit(exit_of_claims(results.iter().map(|(_, r)| r.state))))
+        let interrupted = runtime.block_on(async {
+            tokio::select! {
+                exit = &mut stop => Some(exit),
+                () = changes.next() => None,
+            }
+        });
+        if let Some(exit) = interrupted {
+            return Ok(exit);
+        }
+    }
 }
 
 /// 1 if a claim fails, else 3 if one is undecided.

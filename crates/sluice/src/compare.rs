@@ -15,6 +15,7 @@ use sluice_report::{ConnectivityDiff, words};
 use crate::args::{Diff, DiffOutput, Source};
 use crate::exit::Exit;
 use crate::input::{self, Input, Texts};
+use crate::render::data::{self, Form};
 use crate::render::text::markdown;
 use crate::resolve;
 
@@ -72,7 +73,8 @@ fn staged(command: &Diff) -> anyhow::Result<Exit> {
 fn print(output: DiffOutput, diff: &ConnectivityDiff) -> anyhow::Result<Exit> {
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match output {
-        DiffOutput::Json => writeln!(out, "{}", serde_json::to_string_pretty(diff)?),
+        DiffOutput::Json => data::write(&mut out, Form::Json, diff),
+        DiffOutput::Yaml => data::write(&mut out, Form::Yaml, diff),
         DiffOutput::Md => page(&mut out, diff),
         DiffOutput::Table => out.write_all(diff.text().as_bytes()),
     };

@@ -15,10 +15,11 @@ use sluice_analysis::Snapshot;
 use sluice_model::{Object, ObjectDelta, World};
 use sluice_report::{Claim, ClaimReport, ClaimResult};
 
-use crate::args::Evidence;
+use crate::args::{self, DiffOutput, Evidence};
 use crate::ask;
 use crate::exit::Exit;
 use crate::input;
+use crate::render::data::{self, Form};
 use crate::render::text::markdown;
 use crate::resolve::Placed;
 
@@ -31,8 +32,8 @@ const MAX_BUNDLE: u64 = 1 << 30;
 struct Bundle {
     api_version: String,
     kind: String,
-    /// When, as seconds since 1970.
-    created: u64,
+    /// When (RFC 3339, UTC).
+    created: String,
     sluice: String,
     kernel: String,
     /// SHA-256 of the plan's text.
@@ -57,8 +58,9 @@ struct JudgedClaim {
 
 /// Runs the command.
 pub(crate) fn run(command: &Evidence) -> anyhow::Result<Exit> {
-    match (&command.check, &command.claims, &command.out) {
-        (Some(bundle), ..) => check(bundle),
+    match (&command.bundle, &command.claims, &command.out) {
+        (Some(args::Bundle::Check { bundle }), ..) => check(bundle),
+        (Some(args::Bundle::Show { bundle, output }), ..) => show(bundle, *output),
         (None, Some(claims), Some(out)) => {
             let input = input::read(&command.source)?;
             let claims = ask::claims(claims, &command.source.namespace())?;
@@ -74,7 +76,9 @@ pub(crate) fn run(command: &Evidence) -> anyhow::Result<Exit> {
             let exit = write(out, &input.placed, claims, Vec::new(), not_proved)?;
             Ok(input.exit(exit))
         }
-        _ => bail!("say what the evidence is for and where it goes: CLAIMS --out FOLDER; or --check FOLDER"),
+        _ => bail!(
+            "say what the evidence is for and where it goes: CLAIMS --out FOLDER; or show FOLDER, check FOLDER"
+        ),
     }
 }
 
@@ -87,12 +91,11 @@ pub(crate) fn write(
     not_proved: Vec<String>,
 ) -> anyhow::Result<Exit> {
     let snapshot = placed.snapshot();
-    let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let bundle = Bundle {
         api_version: sluice_report::API_VERSION.into(),
         kind: "Evidence".into(),
-        created,
+        created: sluice_lab::rfc3339(std::time::SystemTime::now()),
         sluice: env!("CARGO_PKG_VERSION").into(),
         kernel: kernel.trim().into(),
         plan_digest: plan_digest(&snapshot),
@@ -142,8 +145,8 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Reads a bundle and computes everything in it again.
-fn check(path: &Path) -> anyhow::Result<Exit> {
+/// Reads a bundle as data.
+fn read(path: &Path) -> anyhow::Result<(String, Value)> {
     let file = if path.is_dir() { path.join("evidence.json") } else { path.to_owned() };
     let name = file.display();
     let mut text = Vec::new();
@@ -151,8 +154,48 @@ fn check(path: &Path) -> anyhow::Result<Exit> {
         .and_then(|f| f.take(MAX_BUNDLE).read_to_end(&mut text))
         .with_context(|| format!("cannot read {name}"))?;
     let value: Value = serde_json::from_slice(&text).with_context(|| format!("{name} is no evidence"))?;
+    if value["kind"] != "Evidence" {
+        bail!("{name} is no evidence");
+    }
+    Ok((name.to_string(), value))
+}
+
+/// Prints what a bundle says. The exit code is that of its claims; whether they are true says `check`.
+fn show(path: &Path, output: DiffOutput) -> anyhow::Result<Exit> {
+    let (name, value) = read(path)?;
+    let digest = value["digest"].as_str().unwrap_or_default().to_owned();
+    let bundle: Bundle =
+        serde_json::from_value(value.clone()).with_context(|| format!("{name} is no evidence"))?;
+    match output {
+        DiffOutput::Json => data::print(Form::Json, &value),
+        DiffOutput::Yaml => data::print(Form::Yaml, &value),
+        DiffOutput::Md => print!("{}", page(&bundle, &digest)),
+        DiffOutput::Table => {
+            for JudgedClaim { claim, result } in &bundle.claims {
+                println!("{:16} {}: {}", result.state.word(), claim.name, claim.text);
+                println!("{:16} {}", "", result.reason);
+            }
+            let packets: usize = bundle.proofs.iter().map(|report| report.probes.len()).sum();
+            println!(
+                "{:16} {} objects, {packets} packets, made {} by sluice {}",
+                "from",
+                bundle.objects.len(),
+                bundle.created,
+                bundle.sluice
+            );
+            for line in &bundle.not_proved {
+                println!("{:16} {line}", "not proved");
+            }
+        }
+    }
+    Ok(ask::exit_of_claims(bundle.claims.iter().map(|c| c.result.state)))
+}
+
+/// Reads a bundle and computes everything in it again. Where another version compiled it, what it compiles to cannot be compared.
+fn check(path: &Path) -> anyhow::Result<Exit> {
+    let (name, value) = read(path)?;
     let stated = value["digest"].as_str().unwrap_or_default().to_owned();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut cannot) = (Vec::new(), false);
     if digest(&value)? != stated {
         wrong.push("the digest is not that of the content: it was changed".to_owned());
     }
@@ -167,6 +210,7 @@ fn check(path: &Path) -> anyhow::Result<Exit> {
     };
     if plan_digest(&snapshot) != bundle.plan_digest {
         if bundle.sluice != env!("CARGO_PKG_VERSION") {
+            cannot = true;
             println!(
                 "? version {} compiled another plan; this is {}",
                 bundle.sluice,
@@ -188,10 +232,18 @@ fn check(path: &Path) -> anyhow::Result<Exit> {
     for line in &wrong {
         println!("x {line}");
     }
-    if wrong.is_empty() {
-        println!("+ valid: {} claims computed again from the objects", bundle.claims.len());
-    }
-    Ok(if wrong.is_empty() { Exit::Yes } else { Exit::No })
+    let count = bundle.claims.len();
+    Ok(match (wrong.is_empty(), cannot) {
+        (false, _) => Exit::No,
+        (true, true) => {
+            println!("? the plan cannot be compared; {count} claims computed again from the objects");
+            Exit::Undecided
+        }
+        (true, false) => {
+            println!("+ valid: {count} claims computed again from the objects");
+            Exit::Yes
+        }
+    })
 }
 
 fn page(bundle: &Bundle, digest: &str) -> String {
@@ -216,7 +268,7 @@ fn page(bundle: &Bundle, digest: &str) -> String {
     }
     let _ = writeln!(
         text,
-        "\n## From what\n\n- sluice {}, Linux {}, {} objects\n- plan {}\n- evidence.json {digest} (SHA-256 of the content without its digest)\n- `sluice evidence --check .` computes it again",
+        "\n## From what\n\n- sluice {}, Linux {}, {} objects\n- plan {}\n- evidence.json {digest} (SHA-256 of the content without its digest)\n- `sluice evidence check .` computes it again",
         bundle.sluice,
         bundle.kernel,
         bundle.objects.len(),

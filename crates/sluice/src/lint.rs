@@ -8,6 +8,7 @@ use sluice_report::{Finding, Severity};
 use crate::args::{FailOn, Lint, LintOutput};
 use crate::exit::Exit;
 use crate::input;
+use crate::render::data::{self, Form};
 use crate::render::junit::{self, Case, Outcome};
 use crate::render::sarif;
 use crate::render::style::{Colour, Style};
@@ -21,12 +22,8 @@ pub(crate) fn run(command: &Lint) -> anyhow::Result<Exit> {
     findings.dedup();
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match command.output {
-        LintOutput::Json => {
-            let object = serde_json::json!({
-                "apiVersion": sluice_report::API_VERSION, "kind": "LintFindings", "findings": findings,
-            });
-            writeln!(out, "{}", serde_json::to_string_pretty(&object)?)
-        }
+        LintOutput::Json => data::write(&mut out, Form::Json, &typed(&findings)),
+        LintOutput::Yaml => data::write(&mut out, Form::Yaml, &typed(&findings)),
         LintOutput::Sarif => writeln!(out, "{}", serde_json::to_string_pretty(&sarif::log(&findings))?),
         LintOutput::Junit => junit::write(&mut out, "sluice lint", &cases(&findings)),
         LintOutput::Table => table(&mut out, &findings),
@@ -42,6 +39,12 @@ pub(crate) fn run(command: &Lint) -> anyhow::Result<Exit> {
         anyhow::bail!("{warnings} warnings, and --strict was given");
     }
     Ok(input.exit(if fails { Exit::No } else { Exit::Yes }))
+}
+
+fn typed(findings: &[Finding]) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": sluice_report::API_VERSION, "kind": "LintFindings", "findings": findings,
+    })
 }
 
 fn place(finding: &Finding) -> (String, u32) {

@@ -8,9 +8,11 @@ mod agent;
 mod args;
 mod ask;
 mod bench;
+mod changes;
 mod check;
 mod claims;
 mod compare;
+mod complete;
 mod demo;
 mod eval;
 mod evidence;
@@ -18,6 +20,8 @@ mod exit;
 mod input;
 mod judge;
 mod lint;
+mod nearest;
+mod progress;
 mod prove;
 mod reach;
 mod reference;
@@ -39,9 +43,12 @@ fn main() -> ExitCode {
     // The lab starts its helpers and its pods' built-in roles from this same binary; they must not become multi-threaded
     // before they have entered their namespaces.
     sluice_lab::run_hidden_command();
+    complete::answer_if_asked(&args::called());
     let arguments = args::parse();
     init_logging(arguments.verbose);
     render::style::choose(arguments.color);
+    render::style::only_ascii(arguments.ascii);
+    progress::hush(arguments.quiet);
     let outcome = match arguments.quiet {
         true => quietly(arguments),
         false => run(arguments),
@@ -74,8 +81,8 @@ fn run(arguments: Sluice) -> anyhow::Result<Exit> {
         Command::Suggest(command) => suggest::suggest(&command),
         Command::Isolate(command) => suggest::isolate(&command),
         Command::Prove(command) => {
-            let (input, claims) = prove::prepare(&command)?;
-            runtime()?.block_on(prove::run(command, input, claims))
+            let (input, about) = prove::prepare(&command)?;
+            runtime()?.block_on(prove::run(command, input, about))
         }
         Command::Evidence(command) => evidence::run(&command),
         Command::Check(command) => check::run(&command),
@@ -91,8 +98,11 @@ fn run(arguments: Sluice) -> anyhow::Result<Exit> {
         Command::Bench(command) => bench::run(&command),
         Command::Agent(command) => runtime()?.block_on(agent::run(command)),
         Command::Completion { shell } => {
-            let mut command = <Sluice as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "sluice", &mut std::io::stdout());
+            complete::script(&shell, &mut std::io::stdout())?;
+            Ok(Exit::Yes)
+        }
+        Command::Version { output } => {
+            topic::version(output);
             Ok(Exit::Yes)
         }
         Command::Help { topic } => {

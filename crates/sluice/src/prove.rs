@@ -9,6 +9,7 @@
 //! a pod does with a connection.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -19,11 +20,14 @@ use sluice_model::{Kind, Pod};
 use sluice_report::{Claim, ClaimReport, ClaimState};
 
 use crate::args::{DiffOutput, Prove};
-use crate::demo::cells::{Cells, prove_cells};
+use crate::demo::cells::{Cells, Draw, prove_cells};
 use crate::demo::programming::Programming;
 use crate::demo::{self, Asked};
 use crate::exit::Exit;
 use crate::input::{self, Input};
+use crate::nearest;
+use crate::progress;
+use crate::render::data::{self, Form};
 use crate::render::style::{Colour, Style};
 use crate::render::text::markdown;
 use crate::resolve::{self, Placed};
@@ -53,13 +57,23 @@ struct Play {
 }
 
 /// Runs the command.
-pub(crate) async fn run(command: Prove, input: Input, claims: Vec<Claim>) -> anyhow::Result<Exit> {
+pub(crate) async fn run(command: Prove, input: Input, about: About) -> anyhow::Result<Exit> {
+    let claims = about.claims;
     let play = Play::of(&input, &claims, &[])?;
-    let Some(proof) = staged(&play, &claims, command.cells, &|_, _| true).await? else {
-        return Ok(Exit::Code(130));
+    let is_inside = |place: &Place| {
+        about
+            .namespace
+            .as_ref()
+            .is_none_or(|name| place.pod.as_ref().is_some_and(|pod| *pod.namespace == **name))
+    };
+    let wanted = |from: &Place, to: &Place| is_inside(from) || is_inside(to);
+    let draw = Draw { most: about.cells, seed: command.seed, wanted: &wanted };
+    let proof = match staged(&play, &claims, &draw).await? {
+        Ok(proof) => proof,
+        Err(interrupted) => return Ok(interrupted),
     };
     print_proof(command.output, &proof)?;
-    if let Some(out) = &command.evidence {
+    if let Some(out) = &command.out {
         let mut not_proved = play.left_out.clone();
         not_proved.push("images are not run: pods answer on the ports that their manifests declare".into());
         let unseen = proof.reports.iter().filter(|r| r.truths.observed == Some(ClaimState::Undecided));
@@ -70,22 +84,22 @@ pub(crate) async fn run(command: Prove, input: Input, claims: Vec<Claim>) -> any
 }
 
 /// `sluice isolate --prove`: manifests with the isolation's policies in a lab, and packets from and to the namespace.
-pub(crate) async fn isolation(
-    input: &Input,
-    namespace: &str,
-    policies: &[Value],
-) -> anyhow::Result<Option<Exit>> {
+pub(crate) async fn isolation(input: &Input, namespace: &str, policies: &[Value]) -> anyhow::Result<Exit> {
     let play = Play::of(input, &[], policies)?;
     let is_inside = |place: &Place| place.pod.as_ref().is_some_and(|pod| *pod.namespace == *namespace);
     let wanted = |from: &Place, to: &Place| is_inside(from) || is_inside(to);
-    let Some(proof) = staged(&play, &[], ISOLATION_CELLS, &wanted).await? else { return Ok(None) };
+    let draw = Draw { most: ISOLATION_CELLS, seed: None, wanted: &wanted };
+    let proof = match staged(&play, &[], &draw).await? {
+        Ok(proof) => proof,
+        Err(interrupted) => return Ok(interrupted),
+    };
     if let Some(cells) = &proof.cells {
         eprintln!("proof: {}", cells.summary());
         for line in cells.contradictions.iter().chain(&cells.inconclusive) {
             eprintln!("proof: {line}");
         }
     }
-    Ok(Some(proof.exit()))
+    Ok(proof.exit())
 }
 
 /// What packets said.
@@ -117,64 +131,54 @@ impl Proof {
     }
 }
 
-/// Which connections between two ends are asked about.
-type Wanted<'w> = dyn Fn(&Place, &Place) -> bool + Sync + 'w;
-
-/// Starts a lab, asks, and ends it; `None` if the user stopped it.
-async fn staged(
-    play: &Play,
-    claims: &[Claim],
-    cells: usize,
-    wanted: &Wanted<'_>,
-) -> anyhow::Result<Option<Proof>> {
+/// Starts a lab, asks, and ends it; the exit code where somebody interrupted it.
+async fn staged(play: &Play, claims: &[Claim], draw: &Draw<'_>) -> anyhow::Result<Result<Proof, Exit>> {
     for line in &play.left_out {
         eprintln!("note: {line}");
     }
     let stop = crate::up::interrupted();
     tokio::select! {
-        done = perform(play, claims, cells, wanted) => done.map(Some),
-        () = stop => {
+        done = perform(play, claims, draw) => done.map(Ok),
+        exit = stop => {
             eprintln!("interrupted; everything of the lab is gone");
-            Ok(None)
+            Ok(Err(exit))
         }
     }
 }
 
-async fn perform(play: &Play, claims: &[Claim], cells: usize, wanted: &Wanted<'_>) -> anyhow::Result<Proof> {
+async fn perform(play: &Play, claims: &[Claim], draw: &Draw<'_>) -> anyhow::Result<Proof> {
+    progress::say("starting two nodes, the API, the agents and a host outside");
     let stage = Stage::start(2).await?;
-    let outcome = on_stage(&stage, play, claims, cells, wanted).await;
+    let outcome = on_stage(&stage, play, claims, draw).await;
     stage.end().await;
     outcome
 }
 
-async fn on_stage(
-    stage: &Stage,
-    play: &Play,
-    claims: &[Claim],
-    cells: usize,
-    wanted: &Wanted<'_>,
-) -> anyhow::Result<Proof> {
+async fn on_stage(stage: &Stage, play: &Play, claims: &[Claim], draw: &Draw<'_>) -> anyhow::Result<Proof> {
     let programming = Programming::follow(stage).await?;
+    let writing = verbs::Writing::merging();
     for object in play.ground.iter().chain(&play.pods) {
-        verbs::apply_object(&stage.client, object).await?;
+        verbs::apply_object(&stage.client, object, &writing).await?;
     }
+    progress::say(&format!("waiting for {} pods", play.pods.len()));
     programming.pods_ready(play.pods.len()).await?;
     let mut revisions: BTreeMap<String, u64> = BTreeMap::new();
     for object in &play.policies {
-        let done = verbs::apply_object(&stage.client, object).await?;
+        let done = verbs::apply_object(&stage.client, object, &writing).await?;
         let latest = revisions.entry(done.resource).or_default();
         *latest = done.revision.max(*latest);
     }
     for (resource, revision) in revisions {
         programming.reached(&resource, revision).await?;
     }
+    progress::say("sending packets");
     let (world, _) = input::world_of(&stage.client).await?;
     let asked: Vec<Asked<'_>> =
         claims.iter().map(|claim| Asked { claim, expected: None, observed: true }).collect();
     let reports = demo::judge_asked(stage, world.clone(), &asked, &play.catalogue, "manifests")?;
-    let cells = match cells {
+    let cells = match draw.most {
         0 => None,
-        most => Some(prove_cells(stage, world.clone(), &play.catalogue, most, &|from, to| wanted(from, to))?),
+        _ => Some(prove_cells(stage, world.clone(), &play.catalogue, draw)?),
     };
     Ok(Proof { reports, cells, placed: resolve::place_cluster(world) })
 }
@@ -301,6 +305,14 @@ impl Play {
 /// An object without what only its own cluster knows.
 fn plain(value: &Value) -> Value {
     let mut value = value.clone();
+    if value["kind"] == "Service" && value["spec"]["clusterIP"] != "None" {
+        // the lab gives addresses of its own range
+        if let Some(Value::Object(spec)) = value.get_mut("spec") {
+            for name in ["clusterIP", "clusterIPs", "healthCheckNodePort"] {
+                spec.shift_remove(name);
+            }
+        }
+    }
     if let Value::Object(fields) = &mut value {
         fields.shift_remove("status");
     }
@@ -368,13 +380,13 @@ fn print_proof(output: DiffOutput, proof: &Proof) -> anyhow::Result<()> {
     let reports = &proof.reports;
     let word = |state: Option<ClaimState>| state.map_or("not asked", ClaimState::word);
     match output {
-        DiffOutput::Json => {
+        DiffOutput::Json | DiffOutput::Yaml => {
             let mut object =
                 json!({"apiVersion": sluice_report::API_VERSION, "kind": "ProofReport", "claims": reports});
             if let Some(cells) = &proof.cells {
                 object["cells"] = serde_json::to_value(cells)?;
             }
-            println!("{}", serde_json::to_string_pretty(&object)?);
+            data::print(if output == DiffOutput::Yaml { Form::Yaml } else { Form::Json }, &object);
         }
         DiffOutput::Md => {
             println!(
@@ -419,18 +431,46 @@ fn print_proof(output: DiffOutput, proof: &Proof) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is to be proved.
+pub(crate) struct About {
+    claims: Vec<Claim>,
+    /// Connections of the matrix that packets are sent for.
+    cells: usize,
+    /// Only those from or to the pods of a namespace.
+    namespace: Option<String>,
+}
+
 /// Reads what the command names, before anything is started.
-pub(crate) fn prepare(command: &Prove) -> anyhow::Result<(Input, Vec<Claim>)> {
-    if command.source.files.is_empty() {
-        bail!("name the manifests with -f: packets are sent in a lab that is made of them");
-    }
+pub(crate) fn prepare(command: &Prove) -> anyhow::Result<(Input, About)> {
     let input = input::read(&command.source)?;
-    let claims = match &command.claims {
-        Some(path) => ask::claims(path, &command.source.namespace())?,
-        None => ask::claims_of(&input.objects)?,
-    };
-    if claims.is_empty() && command.cells == 0 {
-        bail!("there is no ConnectivityClaim to prove; name a file with claims, or say --cells N");
+    let mut about = About { claims: Vec::new(), cells: command.cells, namespace: None };
+    match command.what.as_deref() {
+        Some(what) if what == "-" || Path::new(what).exists() => {
+            about.claims = ask::claims(Path::new(what), &command.source.namespace())?;
+        }
+        Some(name) => {
+            let namespaces = namespaces(&input);
+            if !namespaces.contains(name) {
+                let hint = nearest::did_you_mean(name, namespaces.iter().map(String::as_str));
+                bail!("{name:?} is neither a file with claims nor a namespace{hint}");
+            }
+            about.namespace = Some(name.to_owned());
+            if about.cells == 0 {
+                about.cells = ISOLATION_CELLS;
+            }
+        }
+        None => about.claims = ask::claims_of(&input.objects)?,
     }
-    Ok((input, claims))
+    if about.claims.is_empty() && about.cells == 0 {
+        bail!(
+            "there is no ConnectivityClaim to prove; name a file with claims or a namespace, or say --cells N"
+        );
+    }
+    Ok((input, about))
+}
+
+fn namespaces(input: &Input) -> BTreeSet<String> {
+    let world = &input.placed.world;
+    let of_pods = world.pods.keys().map(|key| key.namespace.to_string());
+    world.namespaces.keys().map(ToString::to_string).chain(of_pods).collect()
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::builder::StyledStr;
-use clap::{Arg, ArgAction, Command, CommandFactory};
+use clap::{Arg, ArgAction, Command};
 
-use crate::args::{CLUSTER, Sluice};
+use crate::args::{self, CLUSTER};
 
 /// Writes one man page per command into a folder.
 pub(crate) fn man_pages(folder: &Path) -> anyhow::Result<usize> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
-    let mut command = Sluice::command();
+    let mut command = args::command();
     command.build();
     let mut pages = vec![("sluice".to_owned(), command.clone())];
     for sub in shown(&command) {
@@ -31,7 +31,7 @@ pub(crate) fn man_pages(folder: &Path) -> anyhow::Result<usize> {
 
 /// The text of docs/cli.md.
 pub(crate) fn markdown() -> String {
-    let mut command = Sluice::command().term_width(100);
+    let mut command = args::command().term_width(100);
     command.build();
     let mut text = String::from(
         "# Command line\n\n\
@@ -131,12 +131,12 @@ mod tests {
 
     #[test]
     fn the_definitions_are_sound() {
-        Sluice::command().debug_assert();
+        args::command().debug_assert();
     }
 
     #[test]
     fn every_command_has_an_example() {
-        for command in shown(&Sluice::command()) {
+        for command in shown(&args::command()) {
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(after.starts_with("Example"), "{} has no example", command.get_name());
         }

@@ -8,6 +8,8 @@ use sluice_addr::{AddrSet, Cidr, Family, Protocol, Transport};
 use sluice_analysis::Snapshot;
 use sluice_model::{Circumstances, NetworkSet, ObjectKey, Pod, PodKey, World};
 
+use crate::nearest;
+
 /// The ranges that pods without addresses are taken to be in: the defaults of RKE2 and k3s, and one for IPv6.
 const POD_RANGES: [&str; 2] = ["10.42.0.0/16", "fd00:10:42::/56"];
 
@@ -196,7 +198,10 @@ pub(crate) fn end(world: &World, text: &str, namespace: &str) -> anyhow::Result<
     let pods: Vec<&Pod> = match parts.as_slice() {
         [name] => world.pods.get(&PodKey::new(namespace, *name)).into_iter().collect(),
         ["node", name] if !world.pods.contains_key(&PodKey::new("node", *name)) => {
-            let node = world.nodes.get(*name).with_context(|| format!("no node {name:?} is known"))?;
+            let Some(node) = world.nodes.get(*name) else {
+                let hint = nearest::did_you_mean(name, world.nodes.keys().map(|name| &**name));
+                bail!("no node {name:?} is known{hint}");
+            };
             return Ok(of(node.status_addresses().collect(), Vec::new()));
         }
         [namespace, name] => world.pods.get(&PodKey::new(*namespace, *name)).into_iter().collect(),
@@ -222,7 +227,10 @@ pub(crate) fn end(world: &World, text: &str, namespace: &str) -> anyhow::Result<
 
 fn service_end(world: &World, text: &str, namespace: &str, name: &str) -> anyhow::Result<End> {
     if !world.services.contains_key(&(namespace.into(), name.into())) {
-        bail!("no Service {namespace}/{name} is known");
+        let known: Vec<String> =
+            world.services.keys().map(|(space, name)| format!("{space}/{name}")).collect();
+        let hint = nearest::did_you_mean(&format!("{namespace}/{name}"), known.iter().map(String::as_str));
+        bail!("no Service {namespace}/{name} is known{hint}");
     }
     let backends = crate::input::backends(world, namespace, name, |_, _, _| true);
     let addresses: BTreeSet<IpAddr> = backends.iter().map(|b| b.address).collect();
@@ -273,6 +281,16 @@ fn is_of(pod: &Pod, namespace: &str, kind: &str, name: &str) -> bool {
             }))
 }
 
+/// How questions can name a pod: itself, and the workload that it is of.
+fn names_of(pod: &Pod) -> Vec<String> {
+    let workload = pod.workload.as_deref().and_then(|workload| workload.split_once(' '));
+    let workload = workload.map(|(kind, name)| {
+        let name = name.rsplit('/').next().unwrap_or(name);
+        format!("{}/{}/{name}", pod.key.namespace, kind.to_lowercase())
+    });
+    [pod.key.to_string()].into_iter().chain(workload).collect()
+}
+
 /// The kind that kubectl's short and plural names mean.
 fn full_kind(kind: &str) -> String {
     match kind {
@@ -288,6 +306,7 @@ fn full_kind(kind: &str) -> String {
     .to_owned()
 }
 
+/// What may have been meant: the same name elsewhere, else what is written almost like it.
 fn nearest(world: &World, text: &str) -> String {
     let name = text.rsplit('/').next().unwrap_or(text);
     let same = world.pods.values().find(|p| {
@@ -297,7 +316,10 @@ fn nearest(world: &World, text: &str) -> String {
     match same {
         Some(pod) => format!("; did you mean {}?", pod.key),
         None if world.pods.is_empty() => "; no pods and no workloads were read".into(),
-        None => String::new(),
+        None => {
+            let names: Vec<String> = world.pods.values().flat_map(names_of).collect();
+            nearest::did_you_mean(text, names.iter().map(String::as_str))
+        }
     }
 }
 

@@ -137,9 +137,9 @@ impl Stage {
 
     /// Applies every object of a manifest.
     pub(crate) async fn apply(&self, text: &str) -> anyhow::Result<Vec<Applied>> {
-        let mut applied = Vec::new();
+        let (writing, mut applied) = (verbs::Writing::merging(), Vec::new());
         for object in objects(text)? {
-            applied.push(verbs::apply_object(&self.client, &object).await?);
+            applied.push(verbs::apply_object(&self.client, &object, &writing).await?);
         }
         Ok(applied)
     }

@@ -13,7 +13,7 @@ use sluice_analysis::suggest::{
 use sluice_model::PodKey;
 use sluice_report::{FlowQuestion, words};
 
-use crate::args::{Isolate, IsolateOutput, Suggest, SuggestOutput};
+use crate::args::{DryRun, Isolate, IsolateOutput, Suggest, SuggestOutput};
 use crate::exit::Exit;
 use crate::input::{self, Input};
 use crate::judge::{Asked, Judge};
@@ -139,7 +139,7 @@ pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
     let Some(isolation) = isolate_namespace(&snapshot, &command.name, &options) else {
         bail!("no namespace {:?} is known", command.name);
     };
-    let writes = command.source.files.is_empty() && !command.dry_run;
+    let writes = command.source.files.is_empty() && command.write.dry_run != DryRun::Client;
     match command.output {
         IsolateOutput::Json => println!("{}", serde_json::to_string_pretty(&isolation)?),
         IsolateOutput::Yaml => {
@@ -150,23 +150,30 @@ pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
     let policies: Vec<_> = isolation.suggestion.policies.iter().map(|p| p.manifest.clone()).collect();
     if command.prove {
         let proved = crate::prove::isolation(&input, &command.name, &policies);
-        return Ok(match crate::runtime()?.block_on(proved)? {
-            Some(exit) => input.exit(exit),
-            None => Exit::Code(130),
-        });
+        return Ok(input.exit(crate::runtime()?.block_on(proved)?));
     }
     if !writes {
         return Ok(input.exit(Exit::Yes));
     }
-    if !command.yes && !asks_whether(&format!("apply this to namespace {}?", command.name))? {
+    let is_written = command.write.dry_run == DryRun::None;
+    if is_written && !command.yes && !asks_whether(&format!("apply this to namespace {}?", command.name))? {
         eprintln!("nothing was changed");
         return Ok(Exit::No);
     }
     crate::runtime()?.block_on(async {
         let client = command.source.connection.access().client().await?;
+        let writing = verbs::Writing::new(&command.write);
+        let mut written = Vec::new();
         for policy in &policies {
-            let done = verbs::apply_object(&client, policy).await?;
+            let done = verbs::apply_object(&client, policy, &writing).await?;
             eprintln!("{} {}", done.name, done.what);
+            written.push(done);
+        }
+        if command.wait && command.write.dry_run == DryRun::None {
+            let exit = verbs::programmed(&client, &written, command.timeout).await?;
+            if exit != Exit::Yes {
+                return Ok(input.exit(exit));
+            }
         }
         Ok(input.exit(if isolation.still_open.is_empty() { Exit::Yes } else { Exit::No }))
     })

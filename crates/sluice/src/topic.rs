@@ -1,10 +1,11 @@
 //! `sluice help SL1021`: what a code means, without a network.
 
 use anyhow::bail;
-use clap::CommandFactory;
 use sluice_report::{Code, Severity};
 
-use crate::args::Sluice;
+use crate::args::{self, AnswerOutput};
+use crate::nearest;
+use crate::render::data::{self, Form};
 
 /// The pages of docs/lint.
 const PAGES: [(&str, &str); 42] = [
@@ -66,9 +67,23 @@ pub(crate) fn of_code(text: &str) -> Option<String> {
     Some(format!("# {code}: {}\n\n{force}\n", code.title()))
 }
 
+/// Prints what this program is.
+pub(crate) fn version(output: AnswerOutput) {
+    let version = env!("CARGO_PKG_VERSION");
+    let typed = serde_json::json!({
+        "apiVersion": sluice_report::API_VERSION, "kind": "Version", "version": version,
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    });
+    match output {
+        AnswerOutput::Json => data::print(Form::Json, &typed),
+        AnswerOutput::Yaml => data::print(Form::Yaml, &typed),
+        AnswerOutput::Table => println!("sluice {version}"),
+    }
+}
+
 /// Prints the page of a code, or the help of a command.
 pub(crate) fn print(topic: Option<&str>) -> anyhow::Result<()> {
-    let mut command = Sluice::command();
+    let mut command = args::command();
     command.build();
     let Some(topic) = topic else {
         command.print_long_help()?;
@@ -81,7 +96,11 @@ pub(crate) fn print(topic: Option<&str>) -> anyhow::Result<()> {
     match command.find_subcommand_mut(topic) {
         Some(sub) => sub.print_long_help()?,
         None => {
-            bail!("{topic:?} is neither a command nor a code such as SL1021; sluice help lists the commands")
+            let known = command.get_subcommands().map(clap::Command::get_name);
+            let hint = nearest::did_you_mean(topic, known.chain(Code::ALL.iter().map(|code| code.as_str())));
+            bail!(
+                "{topic:?} is neither a command nor a code such as SL1021{hint}; sluice help lists the commands"
+            )
         }
     }
     Ok(())

@@ -16,10 +16,11 @@ pub(crate) async fn run(command: Up) -> anyhow::Result<Exit> {
     tokio::pin!(stop);
     let stage = tokio::select! {
         stage = Stage::start(command.nodes) => stage?,
-        () = &mut stop => return Ok(Exit::Code(130)),
+        exit = &mut stop => return Ok(exit),
     };
+    let writing = verbs::Writing::merging();
     for object in &objects {
-        let done = verbs::apply_object(&stage.client, object).await?;
+        let done = verbs::apply_object(&stage.client, object, &writing).await?;
         eprintln!("{} {}", done.name, done.what);
     }
     if let Some(path) = &command.kubeconfig_out {
@@ -50,16 +51,16 @@ fn say_how_to_go_on(stage: &Stage) {
     eprintln!("  sluice can isolated-ns/debian-pod-2 isolated-ns/debian-pod-1 --port 8080/TCP");
 }
 
-/// Resolves at SIGINT or SIGTERM.
-pub(crate) async fn interrupted() {
+/// Resolves at SIGINT or SIGTERM, to what a shell expects of who ends by them.
+pub(crate) async fn interrupted() -> Exit {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        _ = interrupt.recv() => Exit::Code(130),
+        _ = terminate.recv() => Exit::Code(143),
     }
 }
 

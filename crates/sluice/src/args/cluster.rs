@@ -1,25 +1,62 @@
 //! The arguments of the verbs that talk to an API, and of the agent.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::Target;
+use super::{Target, duration};
+use crate::complete;
 
 #[derive(Debug, Args)]
-pub(crate) struct Manifests {
+pub(crate) struct Apply {
     /// A manifest, a folder, or -; repeatable.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
+    pub(crate) write: WriteFlags,
+    /// Wait until every node has it in its kernel. Exit code 3 if that takes too long.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long --wait waits (30s, 2m); 0 for as long as it takes.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
     pub(crate) target: Target,
+}
+
+/// How objects are written, as kubectl's flags say it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WriteFlags {
+    /// Do not write: only say what would be written (client), or let the API check it too (server).
+    #[arg(long, value_enum, value_name = "HOW", default_value = "none", default_missing_value = "client", num_args = 0..=1, require_equals = true)]
+    pub(crate) dry_run: DryRun,
+    /// The name under which the API keeps our fields.
+    #[arg(long, value_name = "NAME", default_value = "sluice")]
+    pub(crate) field_manager: String,
+    /// Take fields over that somebody else has written.
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+}
+
+/// Whether something is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DryRun {
+    /// It is written.
+    None,
+    /// The API is not asked to write.
+    Client,
+    /// The API checks it and does not keep it.
+    Server,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
     /// The resource (pods, networkpolicies, gnp …), and a name if only one object is wanted.
+    #[arg(add = complete::resources())]
     pub(crate) resource: String,
     /// One object's name.
+    #[arg(add = complete::objects())]
     pub(crate) name: Option<String>,
     /// All namespaces.
     #[arg(short = 'A', long)]
@@ -27,6 +64,21 @@ pub(crate) struct Get {
     /// wide, yaml, json or name.
     #[arg(short, long, value_parser = ["wide", "yaml", "json", "name"])]
     pub(crate) output: Option<String>,
+    /// Only objects with these labels (app=web,tier!=front).
+    #[arg(short = 'l', long, conflicts_with = "name")]
+    pub(crate) selector: Option<String>,
+    /// Only objects with these fields (status.phase=Running).
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) field_selector: Option<String>,
+    /// Go on and print what changes.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Leave the head of the table out.
+    #[arg(long)]
+    pub(crate) no_headers: bool,
+    /// Show labels as the last column.
+    #[arg(long)]
+    pub(crate) show_labels: bool,
     #[command(flatten)]
     pub(crate) target: Target,
 }
@@ -34,12 +86,26 @@ pub(crate) struct Get {
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
     /// The resource; not with -f.
+    #[arg(add = complete::resources())]
     pub(crate) resource: Option<String>,
     /// The object's name.
+    #[arg(add = complete::objects())]
     pub(crate) name: Option<String>,
     /// A manifest whose objects are deleted; repeatable.
     #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "resource")]
     pub(crate) files: Vec<PathBuf>,
+    /// All objects with these labels (app=web).
+    #[arg(short = 'l', long, conflicts_with_all = ["files", "name"])]
+    pub(crate) selector: Option<String>,
+    /// Do not delete: only say what would be deleted (client), or let the API check it too (server).
+    #[arg(long, value_enum, value_name = "HOW", default_value = "none", default_missing_value = "client", num_args = 0..=1, require_equals = true)]
+    pub(crate) dry_run: DryRun,
+    /// Wait until the objects are gone.
+    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    pub(crate) wait: bool,
+    /// How long that may take (30s, 2m); without it, or with 0, as long as it takes. Exit code 3 if it takes longer.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) target: Target,
 }
@@ -47,6 +113,7 @@ pub(crate) struct Delete {
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
     /// The pod.
+    #[arg(add = complete::pods())]
     pub(crate) pod: String,
     /// The container; not needed if there is one.
     #[arg(short, long)]
@@ -64,6 +131,7 @@ pub(crate) struct Exec {
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
     /// The pod.
+    #[arg(add = complete::pods())]
     pub(crate) pod: String,
     /// The container; not needed if there is one.
     #[arg(short, long)]

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::cluster::{Agent, Delete, Exec, Get, Logs, Manifests};
+use crate::complete;
+
+pub(crate) use self::cluster::{Agent, Apply, Delete, DryRun, Exec, Get, Logs, WriteFlags};
 pub(crate) use self::questions::{
-    Check, Diff, DiffOutput, Dump, DumpWhat, Eval, Evidence, FailOn, Isolate, IsolateOutput, Lint,
+    Bundle, Check, Diff, DiffOutput, Dump, DumpWhat, Eval, Evidence, FailOn, Isolate, IsolateOutput, Lint,
     LintOutput, Prove, Question, Reach, Status, Suggest, SuggestOutput, Verify,
 };
 
@@ -26,6 +28,9 @@ pub(crate) struct Sluice {
     /// When to colour (NO_COLOR and CLICOLOR_FORCE are heeded by auto).
     #[arg(long, value_enum, default_value = "auto", global = true, display_order = 902)]
     pub(crate) color: When,
+    /// Print marks that are not ASCII in ASCII.
+    #[arg(long, global = true, display_order = 903)]
+    pub(crate) ascii: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -40,12 +45,26 @@ pub(crate) enum When {
     Never,
 }
 
+/// The name by which this process was called.
+pub(crate) fn called() -> String {
+    let called = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    called.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Help begins with examples: who reads it wants to do something.
+const HELP: &str = "{about-with-newline}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
+
+/// The command line, with help as people read it.
+pub(crate) fn command() -> clap::Command {
+    let command = <Sluice as clap::CommandFactory>::command();
+    command.mut_subcommands(|sub| sub.help_template(HELP))
+}
+
 /// The arguments of this process. kubectl calls its plugins by the name kubectl-sluice, and people write it with a blank.
 pub(crate) fn parse() -> Sluice {
-    let called = std::env::args_os().next().unwrap_or_default();
-    let name = PathBuf::from(called).file_stem().map(|name| name.to_string_lossy().into_owned());
-    let mut command = <Sluice as clap::CommandFactory>::command();
-    if let Some(plugin) = name.as_deref().and_then(|name| name.strip_prefix("kubectl-")) {
+    let name = called();
+    let mut command = command();
+    if let Some(plugin) = name.strip_prefix("kubectl-") {
         command = command.no_binary_name(false).bin_name(format!("kubectl {plugin}"));
     }
     let matches = command.get_matches();
@@ -85,7 +104,9 @@ pub(crate) enum Command {
     )]
     Reach(Reach),
     /// Judge stated claims. Exit code 0 all hold, 1 some fail, 3 undecided.
-    #[command(after_help = "Example:\n  sluice verify examples/isolation/claims.yaml -f manifests/")]
+    #[command(
+        after_help = "Examples:\n  sluice verify examples/isolation/claims.yaml -f manifests/\n  sluice verify claims.yaml --watch    # the cluster, again whenever something changes"
+    )]
     Verify(Verify),
     /// The connections that a change opens and closes. Exit code 0 none, 1 some, 3 undecided.
     #[command(
@@ -112,30 +133,32 @@ pub(crate) enum Command {
         after_help = "Examples:\n  sluice dump -f manifests/\n  sluice dump nft --node node-1 -f manifests/"
     )]
     Dump(Dump),
-    /// Prove claims by packets, in a lab that is made of manifests. Exit code 0 agrees, 1 contradiction, 3 incomplete.
+    /// Prove claims by packets, in a lab that is made of manifests or of what the cluster has. Exit code 0 agrees, 1 contradiction, 3 incomplete.
     #[command(
-        after_help = "Examples:\n  sluice prove examples/isolation/claims.yaml -f examples/isolation/\n  sluice prove claims.yaml -f manifests/ --evidence evidence/\n  sluice prove --cells 200 -f manifests/    # is the matrix of reach true?"
+        after_help = "Examples:\n  sluice prove examples/isolation/claims.yaml -f examples/isolation/\n  sluice prove shop -f manifests/           # what enters and leaves namespace shop\n  sluice prove claims.yaml                  # pods and policies as the cluster has them\n  sluice prove claims.yaml -f manifests/ --out evidence/\n  sluice prove --cells 200 -f manifests/    # is the matrix of reach true?"
     )]
     Prove(Prove),
     /// Claims with verdicts, witnesses and all they were computed from, as a bundle that can be checked.
     #[command(
-        after_help = "Examples:\n  sluice evidence claims.yaml -f manifests/ --out evidence/\n  sluice evidence --check evidence/     # exit code 0 valid, 1 not"
+        after_help = "Examples:\n  sluice evidence claims.yaml -f manifests/ --out evidence/\n  sluice evidence show evidence/\n  sluice evidence check evidence/      # exit code 0 valid, 1 not, 3 of another version"
     )]
     Evidence(Evidence),
     /// Is this machine able to run a lab, and can the cluster be read? Exit code 0 ready, 1 problem, 3 cannot tell.
     #[command(
-        after_help = "Examples:\n  sluice check\n  sluice check --machine\n  sluice check --cluster -o json"
+        after_help = "Examples:\n  sluice check\n  sluice check --machine\n  sluice check --only-cluster -o json"
     )]
     Check(Check),
     /// What each node has in the kernel. Exit code 0 in sync, 1 not, 3 a node is silent.
-    #[command(after_help = "Examples:\n  sluice status\n  sluice status -o json")]
+    #[command(after_help = "Examples:\n  sluice status\n  sluice status --watch\n  sluice status -o json")]
     Status(Status),
     /// Write objects to the API.
-    #[command(after_help = "Example:\n  sluice apply -f examples/isolation/full-isolation.yaml")]
-    Apply(Manifests),
+    #[command(
+        after_help = "Examples:\n  sluice apply -f examples/isolation/full-isolation.yaml\n  sluice apply -f policies/ --dry-run=server\n  sluice apply -f policies/ --wait      # until every node has it in its kernel"
+    )]
+    Apply(Apply),
     /// Print objects of the API.
     #[command(
-        after_help = "Examples:\n  sluice get pods -A -o wide\n  sluice get networkpolicies -n shop -o yaml"
+        after_help = "Examples:\n  sluice get pods -A -o wide\n  sluice get networkpolicies -n shop -o yaml\n  sluice get pods -n shop -l app=web --watch"
     )]
     Get(Get),
     /// Delete objects of the API.
@@ -159,16 +182,25 @@ pub(crate) enum Command {
     Agent(Agent),
     /// Print the completion script of a shell.
     #[command(
-        after_help = "Examples:\n  source <(sluice completion bash)\n  sluice completion zsh > \"${fpath[1]}/_sluice\"\n  sluice completion fish > ~/.config/fish/completions/sluice.fish"
+        after_help = "Examples:\n  source <(sluice completion bash)       # in ~/.bashrc\n  source <(sluice completion zsh)        # in ~/.zshrc, after compinit\n  sluice completion fish > ~/.config/fish/completions/sluice.fish\n  sluice completion powershell | Out-String | Invoke-Expression\n  ln -s $(command -v sluice) ~/.local/bin/kubectl_complete-sluice    # for kubectl sluice"
     )]
     Completion {
         /// The shell.
-        shell: clap_complete::Shell,
+        #[arg(value_parser = ["bash", "elvish", "fish", "powershell", "zsh"])]
+        shell: String,
+    },
+    /// Print the version of the program.
+    #[command(after_help = "Examples:\n  sluice version\n  sluice version -o json")]
+    Version {
+        /// The form of the result.
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: AnswerOutput,
     },
     /// Explain a command, or the code of a finding (SL1021), without a network.
     #[command(after_help = "Examples:\n  sluice help SL1021\n  sluice help reach")]
     Help {
         /// A command or a code.
+        #[arg(add = complete::topics())]
         topic: Option<String>,
     },
     /// Write the man pages, one per command.
@@ -191,7 +223,7 @@ pub(crate) struct Source {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// The namespace of objects and ends that name none; without it default, or that of the context where a cluster is read.
-    #[arg(short, long)]
+    #[arg(short, long, add = complete::namespaces())]
     pub(crate) namespace: Option<String>,
     #[command(flatten)]
     pub(crate) connection: Connection,
@@ -204,7 +236,7 @@ pub(crate) struct Source {
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// The namespace; without it that of the context.
-    #[arg(short, long)]
+    #[arg(short, long, add = complete::namespaces())]
     pub(crate) namespace: Option<String>,
     #[command(flatten)]
     pub(crate) connection: Connection,
@@ -234,13 +266,13 @@ pub(crate) struct Connection {
     #[arg(long, env = "KUBECONFIG", hide_env_values = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig.
-    #[arg(long)]
+    #[arg(long, add = complete::of_kubeconfig("contexts"))]
     pub(crate) context: Option<String>,
     /// The cluster of the kubeconfig.
-    #[arg(long)]
+    #[arg(long, add = complete::of_kubeconfig("clusters"))]
     pub(crate) cluster: Option<String>,
     /// The user of the kubeconfig.
-    #[arg(long)]
+    #[arg(long, add = complete::of_kubeconfig("users"))]
     pub(crate) user: Option<String>,
     /// The URL of the API.
     #[arg(long)]
@@ -266,7 +298,7 @@ pub(crate) struct Connection {
 pub(crate) const CLUSTER: &str = "Cluster";
 
 /// `30`, `30s`, `2m`, `1h`, as kubectl takes them.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
     let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
         Some(number) => (number, &text[number.len()..]),
         None => (text, "s"),
@@ -302,6 +334,7 @@ impl Connection {
 pub(crate) enum Output {
     Table,
     Json,
+    Yaml,
     Csv,
     Md,
 }
@@ -311,6 +344,7 @@ pub(crate) enum Output {
 pub(crate) enum AnswerOutput {
     Table,
     Json,
+    Yaml,
 }
 
 /// The form of a matrix.
@@ -318,6 +352,7 @@ pub(crate) enum AnswerOutput {
 pub(crate) enum ReachOutput {
     Table,
     Json,
+    Yaml,
     Csv,
     Md,
     /// A graph for Graphviz.
@@ -331,6 +366,7 @@ pub(crate) enum ReachOutput {
 pub(crate) enum VerifyOutput {
     Table,
     Json,
+    Yaml,
     /// JUnit XML, for build servers.
     Junit,
     Md,

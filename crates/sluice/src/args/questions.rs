@@ -1,16 +1,20 @@
 //! The arguments of questions.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{AnswerOutput, Connection, ReachOutput, Source, VerifyOutput};
+use super::{AnswerOutput, Connection, ReachOutput, Source, VerifyOutput, WriteFlags, duration};
+use crate::complete;
 
 #[derive(Debug, Args)]
 pub(crate) struct Question {
     /// The source: namespace/pod, namespace/kind/name, an address or a CIDR.
+    #[arg(add = complete::ends())]
     pub(crate) from: String,
     /// The destination, as the source.
+    #[arg(add = complete::ends())]
     pub(crate) to: String,
     /// Port and protocol (80/TCP), or a protocol without ports (ICMP, 47).
     #[arg(long, default_value = "80/TCP")]
@@ -34,13 +38,13 @@ pub(crate) struct Eval {
 #[derive(Debug, Args)]
 pub(crate) struct Reach {
     /// Only from this end.
-    #[arg(long)]
+    #[arg(long, add = complete::ends())]
     pub(crate) from: Option<String>,
     /// Only to this end.
-    #[arg(long)]
+    #[arg(long, add = complete::ends())]
     pub(crate) to: Option<String>,
     /// What could reach this workload or pod, and what it could reach, from pods that do not exist yet too (table, json).
-    #[arg(long, value_name = "END", conflicts_with_all = ["from", "to"])]
+    #[arg(long, value_name = "END", conflicts_with_all = ["from", "to"], add = complete::ends())]
     pub(crate) exposure: Option<String>,
     /// One row for each pod; without it pods that no policy tells apart are shown as their workload.
     #[arg(long, conflicts_with = "exposure")]
@@ -59,6 +63,9 @@ pub(crate) struct Verify {
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: VerifyOutput,
+    /// Go on, judge again whenever the cluster or the files change, and print the claims whose verdict does (table, json).
+    #[arg(short, long)]
+    pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) source: Source,
 }
@@ -66,10 +73,10 @@ pub(crate) struct Verify {
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
     /// What is (with one side only: what is to be applied to the cluster): a file, a folder, -, git:REV[:PATH] or cluster.
-    #[arg(value_name = "OLD", required_unless_present = "staged")]
+    #[arg(value_name = "OLD", value_hint = clap::ValueHint::AnyPath, required_unless_present = "staged")]
     pub(crate) first: Option<String>,
     /// What it becomes, as OLD.
-    #[arg(value_name = "NEW")]
+    #[arg(value_name = "NEW", value_hint = clap::ValueHint::AnyPath)]
     pub(crate) second: Option<String>,
     /// What the staged policies of one side (without a side or -f: of the cluster) would open and close if they were carried out.
     #[arg(long, conflicts_with = "second")]
@@ -87,7 +94,7 @@ pub(crate) struct Diff {
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: DiffOutput,
     /// The namespace of objects that name none; without it default, or that of the context for a cluster.
-    #[arg(short, long)]
+    #[arg(short, long, add = complete::namespaces())]
     pub(crate) namespace: Option<String>,
     #[command(flatten)]
     pub(crate) connection: Connection,
@@ -101,6 +108,7 @@ pub(crate) struct Diff {
 pub(crate) enum DiffOutput {
     Table,
     Json,
+    Yaml,
     Md,
 }
 
@@ -121,6 +129,7 @@ pub(crate) struct Lint {
 pub(crate) enum LintOutput {
     Table,
     Json,
+    Yaml,
     /// SARIF 2.1.0, for code review.
     Sarif,
     /// JUnit XML, for build servers.
@@ -141,9 +150,10 @@ pub(crate) enum FailOn {
 #[derive(Debug, Args)]
 pub(crate) struct Suggest {
     /// The source of a denied connection, as for can.
-    #[arg(requires = "to", conflicts_with_all = ["claims", "flows"])]
+    #[arg(requires = "to", conflicts_with_all = ["claims", "flows"], add = complete::ends())]
     pub(crate) from: Option<String>,
     /// Its destination.
+    #[arg(add = complete::ends())]
     pub(crate) to: Option<String>,
     /// Port and protocol (80/TCP), or a protocol without ports (ICMP, 47).
     #[arg(long, default_value = "80/TCP")]
@@ -152,7 +162,7 @@ pub(crate) struct Suggest {
     #[arg(long = "claim", value_name = "CLAIMS", conflicts_with = "flows")]
     pub(crate) claims: Option<PathBuf>,
     /// Only the claim of this name.
-    #[arg(long, requires = "claims")]
+    #[arg(long, requires = "claims", add = complete::claims())]
     pub(crate) name: Option<String>,
     /// Recorded flows that the policies are to allow, and nothing else: JSON lines as for eval; - is standard input.
     #[arg(long, value_name = "FILE")]
@@ -192,7 +202,7 @@ pub(crate) struct Isolate {
     #[arg(value_name = "KIND", value_parser = ["ns", "namespace"])]
     pub(crate) kind: String,
     /// Its name.
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::namespaces())]
     pub(crate) name: String,
     /// Close only what enters.
     #[arg(long, conflicts_with = "egress_only")]
@@ -204,16 +214,22 @@ pub(crate) struct Isolate {
     #[arg(long, value_delimiter = ',', default_value = "dns,namespace")]
     pub(crate) keep: Vec<String>,
     /// Who may enter: ns/NAME, a workload or pod, or a CIDR; repeatable.
-    #[arg(long, value_name = "WHO")]
+    #[arg(long, value_name = "WHO", add = complete::guests())]
     pub(crate) allow_from: Vec<String>,
     /// Apply without asking.
     #[arg(long)]
     pub(crate) yes: bool,
-    /// Apply nothing; with -f nothing is ever applied.
+    #[command(flatten)]
+    pub(crate) write: WriteFlags,
+    /// Wait until every node has it in its kernel. Exit code 3 if that takes too long.
     #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Prove it by packets, in a lab that is made of the manifests and the policy. Exit code 1 contradiction, 3 incomplete.
-    #[arg(long, requires = "files")]
+    pub(crate) wait: bool,
+    /// How long --wait waits (30s, 2m); 0 for as long as it takes.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub(crate) timeout: Duration,
+    /// Prove it by packets, in a lab that is made of the manifests (or of what the cluster has) and the policy. Nothing is applied.
+    /// Exit code 1 contradiction, 3 incomplete.
+    #[arg(long)]
     pub(crate) prove: bool,
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "yaml")]
@@ -237,7 +253,7 @@ pub(crate) struct Dump {
     #[arg(value_enum, default_value = "plan")]
     pub(crate) what: DumpWhat,
     /// The node whose pods are local; without it every pod is.
-    #[arg(long)]
+    #[arg(long, add = complete::nodes())]
     pub(crate) node: Option<String>,
     #[command(flatten)]
     pub(crate) source: Source,
@@ -253,8 +269,9 @@ pub(crate) enum DumpWhat {
 
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
-    /// The claims: a file, a folder or -; without it those among the manifests.
-    pub(crate) claims: Option<PathBuf>,
+    /// Claims: a file, a folder or -; or a namespace, for all that enters and leaves it. Without it the claims among the manifests.
+    #[arg(value_name = "CLAIMS|NAMESPACE", value_hint = clap::ValueHint::AnyPath)]
+    pub(crate) what: Option<String>,
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: DiffOutput,
@@ -262,45 +279,62 @@ pub(crate) struct Prove {
     /// outside), and compare them with what reach says. No claims are needed then.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) cells: usize,
+    /// Draw these connections at random, by this number; without it they are spread evenly over the matrix.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
     /// Write an evidence bundle into this folder too.
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) evidence: Option<PathBuf>,
+    #[arg(long, value_name = "FOLDER", alias = "evidence")]
+    pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) source: Source,
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Evidence {
+    #[command(subcommand)]
+    pub(crate) bundle: Option<Bundle>,
     /// The claims: a file, a folder or -.
     #[arg(requires = "out")]
     pub(crate) claims: Option<PathBuf>,
     /// The folder that gets evidence.json and evidence.md.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: Option<PathBuf>,
-    /// Compute a bundle again and say whether it is valid.
-    #[arg(long, value_name = "BUNDLE", conflicts_with = "claims")]
-    pub(crate) check: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) source: Source,
+}
+
+/// What can be done with a bundle that is there.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bundle {
+    /// Print what a bundle says.
+    Show {
+        /// The folder, or its evidence.json.
+        bundle: PathBuf,
+        /// The form of the result.
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: DiffOutput,
+    },
+    /// Compute a bundle again and say whether it is valid.
+    Check {
+        /// The folder, or its evidence.json.
+        bundle: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// Only this machine.
-    #[arg(long, conflicts_with = "cluster")]
+    #[arg(long, conflicts_with = "only_cluster")]
     pub(crate) machine: bool,
     /// Only the cluster.
-    #[arg(long)]
-    pub(crate) cluster: bool,
+    #[arg(long = "only-cluster")]
+    pub(crate) only_cluster: bool,
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: AnswerOutput,
-    /// The kubeconfig to use.
-    #[arg(long, env = "KUBECONFIG", hide_env_values = true)]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig.
-    #[arg(long)]
-    pub(crate) context: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 }
 
 #[derive(Debug, Args)]
@@ -308,6 +342,9 @@ pub(crate) struct Status {
     /// The form of the result.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: AnswerOutput,
+    /// Go on and print what changes; JSON as one object a line.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

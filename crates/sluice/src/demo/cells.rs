@@ -47,21 +47,30 @@ impl Cells {
     }
 }
 
-/// Sends packets for up to `most` cells of the matrix, as the lab stands now: allowed and denied ones, from pods, nodes and the
-/// host outside to pods, and from pods to the others, of each sort about as many. `wanted` says which pairs of ends count.
+/// Which cells packets are sent for.
+pub(crate) struct Draw<'w> {
+    /// How many at most.
+    pub(crate) most: usize,
+    /// Drawn at random by this; without it spread evenly.
+    pub(crate) seed: Option<u64>,
+    /// Which pairs of ends count.
+    pub(crate) wanted: &'w (dyn Fn(&Place, &Place) -> bool + Sync),
+}
+
+/// Sends packets for cells of the matrix, as the lab stands now: allowed and denied ones, from pods, nodes and the host outside to
+/// pods, and from pods to the others, of each sort about as many.
 pub(crate) fn prove_cells(
     stage: &Stage,
     world: World,
     catalogue: &[(Protocol, Option<u16>)],
-    most: usize,
-    wanted: &dyn Fn(&Place, &Place) -> bool,
+    draw: &Draw<'_>,
 ) -> anyhow::Result<Cells> {
     stage.vantage.know(&world);
     let outside: Vec<IpAddr> = stage.outside.clone();
     let snapshot = Snapshot::of_cluster(world).with_landmarks(outside.clone(), Vec::new());
     let mut cells = Cells::default();
     let mut sorts: BTreeMap<(bool, u8, u8), Vec<(Sample, bool)>> = BTreeMap::new();
-    for (sample, allowed) in candidates(&snapshot, catalogue, wanted) {
+    for (sample, allowed) in candidates(&snapshot, catalogue, draw.wanted) {
         if can_be_sent(&sample, &snapshot, &outside) {
             let sort = |place: &Place| match (&place.pod, place.name.starts_with("node ")) {
                 (Some(_), _) => 0,
@@ -72,7 +81,11 @@ pub(crate) fn prove_cells(
             sorts.entry((allowed, sort(&sample.from), sort(&sample.to))).or_default().push((sample, allowed));
         }
     }
-    let chosen = spread(sorts.into_values().collect(), most);
+    let mut sorts: Vec<Vec<(Sample, bool)>> = sorts.into_values().collect();
+    if let Some(mut state) = draw.seed {
+        sorts.iter_mut().for_each(|sort| shuffle(sort, &mut state));
+    }
+    let chosen = spread(sorts, draw.most);
     let samples: Vec<Sample> = chosen.iter().map(|(sample, _)| sample.clone()).collect();
     let before = read_back(stage, snapshot.world())?;
     let probes = tokio::task::block_in_place(|| {
@@ -160,6 +173,18 @@ fn transport(family: Family, protocol: Protocol, port: Option<u16>) -> Option<Tr
     Some(Transport::Ports { protocol, source: 40_000, destination: port? })
 }
 
+/// Puts items into an order that the state (splitmix64) alone decides.
+fn shuffle<T>(items: &mut [T], state: &mut u64) {
+    for end in (1..items.len()).rev() {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = *state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        items.swap(end, (bits % (end as u64 + 1)) as usize);
+    }
+}
+
 /// At most `most` of all sorts together, as many of each as there is room for, spread evenly over it.
 fn spread<T>(mut sorts: Vec<Vec<T>>, most: usize) -> Vec<T> {
     // small sorts first, so that what they leave goes to the others
@@ -186,7 +211,21 @@ fn spread<T>(mut sorts: Vec<Vec<T>>, most: usize) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::spread;
+    use super::{shuffle, spread};
+
+    #[test]
+    fn a_seed_says_the_order() {
+        let shuffled = |seed: u64| {
+            let (mut items, mut state) = ((0..20).collect::<Vec<u8>>(), seed);
+            shuffle(&mut items, &mut state);
+            items
+        };
+        assert_eq!(shuffled(1), shuffled(1));
+        assert_ne!(shuffled(1), shuffled(2));
+        let mut sorted = shuffled(3);
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..20).collect::<Vec<u8>>());
+    }
 
     #[test]
     fn each_sort_gets_its_share() {

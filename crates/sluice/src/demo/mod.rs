@@ -20,6 +20,8 @@ use sluice_report::{Claim, ClaimReport, ClaimState, Observation, Probe, Truths};
 
 use crate::args::{Demo, Output};
 use crate::exit::Exit;
+use crate::progress;
+use crate::render::data::{self, Form};
 use crate::stage::Stage;
 
 use self::live::LiveConnection;
@@ -34,16 +36,18 @@ pub(crate) async fn run(command: Demo) -> anyhow::Result<Exit> {
     let stop = crate::up::interrupted();
     let outcome = tokio::select! {
         outcome = play(&command, began) => outcome,
-        () = stop => {
+        exit = stop => {
             eprintln!("interrupted; everything of the lab is gone");
-            return Ok(Exit::Code(130));
+            return Ok(exit);
         }
     };
     let (outcome, stage) = outcome?;
     match command.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&outcome.json())?),
+        Output::Json => data::print(Form::Json, &outcome.json()),
+        Output::Yaml => data::print(Form::Yaml, &outcome.json()),
         Output::Md => print!("{}", outcome.markdown()),
-        Output::Table | Output::Csv => print!("{}", outcome.table(std::io::stdout().is_terminal())),
+        Output::Csv => print!("{}", outcome.comma_separated()),
+        Output::Table => print!("{}", outcome.table(std::io::stdout().is_terminal())),
     }
     if command.keep {
         crate::up::keep(stage).await?;
@@ -54,14 +58,13 @@ pub(crate) async fn run(command: Demo) -> anyhow::Result<Exit> {
 }
 
 async fn play(command: &Demo, began: Instant) -> anyhow::Result<(Outcome, Stage)> {
-    let progress = Progress { shown: std::io::stderr().is_terminal() };
-    progress.say("starting two nodes, the API, the agents and a host outside");
+    progress::say("starting two nodes, the API, the agents and a host outside");
     let stage = Stage::start(2).await?;
     let programming = Programming::follow(&stage).await?;
     for text in [PODS, SURROUNDINGS] {
         stage.apply(text).await?;
     }
-    progress.say("waiting for the pods");
+    progress::say("waiting for the pods");
     programming.pods_ready(5).await?;
     let started = began.elapsed();
     let claims = claims()?;
@@ -70,7 +73,7 @@ async fn play(command: &Demo, began: Instant) -> anyhow::Result<(Outcome, Stage)
     let mut in_force: Vec<&'static str> = Vec::new();
     let mut live: Option<LiveConnection> = None;
     for (index, variant) in VARIANTS.iter().enumerate() {
-        progress.say(&format!("situation {}: {}", index + 1, variant.name));
+        progress::say(&format!("situation {}: {}", index + 1, variant.name));
         programming.switch(&stage, &in_force, variant.policies).await?;
         in_force = variant.policies.to_vec();
         if command.sabotage && index == 1 {
@@ -101,18 +104,6 @@ pub(crate) fn sample_objects() -> &'static str {
 #[cfg(test)]
 pub(crate) fn scenario_objects() -> [(&'static str, &'static str); 3] {
     [("pods", PODS), ("surroundings", SURROUNDINGS), ("sample", sample_objects())]
-}
-
-struct Progress {
-    shown: bool,
-}
-
-impl Progress {
-    fn say(&self, text: &str) {
-        if self.shown {
-            eprintln!("· {text}");
-        }
-    }
 }
 
 fn claims() -> anyhow::Result<Vec<Claim>> {

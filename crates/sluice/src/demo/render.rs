@@ -6,6 +6,8 @@ use std::time::Duration;
 use sluice_report::{API_VERSION, ClaimReport, ClaimState, Observation};
 
 use super::scenario::VARIANTS;
+use crate::render::style::plain;
+use crate::render::text::csv;
 
 /// Everything the demo found out.
 pub(crate) struct Outcome {
@@ -37,6 +39,26 @@ impl Outcome {
         })
     }
 
+    /// For spreadsheets.
+    pub(crate) fn comma_separated(&self) -> String {
+        let word = |state: Option<ClaimState>| csv(state.map_or("not asked", ClaimState::word));
+        let mut text = String::from("situation,claim,says,declared,programmed,observed,contradictions\n");
+        for report in &self.reports {
+            let (truths, loud) = (&report.truths, report.contradictions.join("; "));
+            let cells = [
+                csv(&report.variant),
+                csv(&report.id),
+                csv(&report.text),
+                word(truths.declared),
+                word(truths.programmed),
+                word(truths.observed),
+                csv(&loud),
+            ];
+            let _ = writeln!(text, "{}", cells.join(","));
+        }
+        text
+    }
+
     /// For documents.
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::from("| claim |");
@@ -49,7 +71,7 @@ impl Outcome {
         for (id, sentence, cells) in self.rows() {
             let _ = write!(text, "| {id} {sentence} |");
             for cell in cells {
-                let _ = write!(text, " {} |", cell.map_or("–".to_owned(), cell_text));
+                let _ = write!(text, " {} |", cell.map_or(plain("–", "-").to_owned(), cell_text));
             }
             text.push('\n');
         }

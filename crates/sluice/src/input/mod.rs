@@ -19,6 +19,7 @@ use sluice_model::{ObjectDelta, World};
 use sluice_report::{Finding, Severity};
 
 use crate::args::Source;
+use crate::complete::Named;
 use crate::exit::Exit;
 use crate::resolve::{self, Placed};
 
@@ -150,6 +151,13 @@ pub(crate) fn load(files: &[PathBuf], namespace: &str) -> anyhow::Result<Vec<Loa
             bail!("{last}")
         }
     }
+}
+
+/// What manifests name, for who completes a command line: what cannot be read is left out without a word.
+pub(crate) fn names(files: &[PathBuf], namespace: &str) -> Vec<Named> {
+    let objects = load_texts(&Texts::read(files), namespace).objects;
+    let named = |o: LoadedObject| Named { kind: o.gvk.kind, namespace: o.namespace, name: o.name };
+    objects.into_iter().map(named).collect()
 }
 
 /// The objects of manifests as JSON, in order.

@@ -21,6 +21,7 @@ use self::entrances::CONTROLLER;
 use crate::args::{Reach, ReachOutput};
 use crate::exit::Exit;
 use crate::input::{self, Input};
+use crate::render::data::{self, Form};
 use crate::render::{picture, reach as rows};
 use crate::resolve::{self, End};
 
@@ -42,9 +43,8 @@ pub(crate) fn run(command: &Reach) -> anyhow::Result<Exit> {
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match command.output {
-        ReachOutput::Json => serde_json::to_writer_pretty(&mut out, &reachability)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
+        ReachOutput::Json => data::write(&mut out, Form::Json, &reachability),
+        ReachOutput::Yaml => data::write(&mut out, Form::Yaml, &reachability),
         ReachOutput::Csv => rows::comma_separated(&mut out, &reachability),
         ReachOutput::Md => rows::page(&mut out, &reachability),
         ReachOutput::Table => rows::table(&mut out, &reachability),
@@ -64,10 +64,11 @@ fn exposure(input: &Input, text: &str, command: &Reach) -> anyhow::Result<Exit> 
     let snapshot = input.placed.snapshot();
     let exposure = sluice_analysis::exposure(&snapshot, text, &end.pods);
     match command.output {
-        ReachOutput::Json => println!("{}", serde_json::to_string_pretty(&exposure)?),
+        ReachOutput::Json => data::print(Form::Json, &exposure),
+        ReachOutput::Yaml => data::print(Form::Yaml, &exposure),
         ReachOutput::Table => print!("{}", exposure.text()),
         ReachOutput::Csv | ReachOutput::Md | ReachOutput::Dot | ReachOutput::Svg => {
-            bail!("exposure is shown as table or json")
+            bail!("exposure is shown as table, json or yaml")
         }
     }
     Ok(input.exit(Exit::Yes))

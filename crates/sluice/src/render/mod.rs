@@ -1,5 +1,6 @@
 //! Typed results as text: one file per form, none of which computes anything.
 
+pub(crate) mod data;
 pub(crate) mod junit;
 pub(crate) mod picture;
 pub(crate) mod reach;

@@ -16,6 +16,20 @@ pub(crate) fn choose(when: When) {
     let _ = CHOSEN.set(when);
 }
 
+/// Whether `--ascii` was given.
+static ASCII: OnceLock<bool> = OnceLock::new();
+
+/// Heeds `--ascii`, from now on.
+pub(crate) fn only_ascii(ascii: bool) {
+    // as for colours
+    let _ = ASCII.set(ascii);
+}
+
+/// A mark, or what stands for it where only ASCII is wanted.
+pub(crate) fn plain(mark: &'static str, ascii: &'static str) -> &'static str {
+    if ASCII.get().copied().unwrap_or_default() { ascii } else { mark }
+}
+
 /// Whether to colour what goes to standard output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {

@@ -26,6 +26,11 @@ apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: db, namespace: shop}
 spec: {podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: backup}}}], ports: [{port: 5432}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nobody, namespace: shop}
+spec: {podSelector: {matchLabels: {app: gone}}, policyTypes: [Ingress]}
 ";
 
 /// An API with the objects, as long as it is held.
@@ -106,7 +111,7 @@ fn every_question_can_be_asked_of_a_cluster() {
         (vec!["eval", "--flows", "-"], flow, 0, "\"verdict\":\"Allow\""),
         (vec!["explain", "shop/backup", "shop/db", "--port", "80/TCP"], "", 1, "NetworkPolicy shop/db"),
         (vec!["reach", "--exposure", "shop/db"], "", 0, "shop/db"),
-        (vec!["lint"], "", 1, "NetworkPolicy shop/db"),
+        (vec!["lint"], "", 1, "NetworkPolicy shop/nobody"),
         (vec!["suggest", "shop/backup", "shop/db", "--port", "80/TCP"], "", 0, "kind: NetworkPolicy"),
         (vec!["isolate", "ns", "shop", "--dry-run"], "", 0, "kind: NetworkPolicy"),
         (vec!["diff", "-"], policy, 1, "closed"),
@@ -119,7 +124,7 @@ fn every_question_can_be_asked_of_a_cluster() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{err}");
         assert!(out.contains(expected), "{arguments:?}: {out}{err}");
     }
-    let checked = run(&["evidence", "--check", folder], "");
+    let checked = run(&["evidence", "check", folder], "");
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stdout));
     let bundle = std::fs::read_to_string(format!("{folder}/evidence.json")).expect("the bundle");
     assert!(bundle.contains("\"namespacesAreComplete\": true"), "a cluster has all its namespaces");

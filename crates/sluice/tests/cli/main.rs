@@ -1,6 +1,7 @@
 //! The command line as its users run it: text in, text out. No test here needs a kernel, a cluster or a network.
 
 mod cluster;
+mod complete;
 mod examples;
 mod goldens;
 mod input;

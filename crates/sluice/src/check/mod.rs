@@ -1,13 +1,17 @@
 //! `sluice check`: is this machine able to run a lab, and can the cluster be read? Nothing is changed.
 
+mod rancher;
+
 use kube::Client;
 use serde::Serialize;
 use sluice_lab::{Enclave, LabError};
+use sluice_model::Kind;
 use sluice_netlink::nft::{self, Transaction};
 use sluice_netlink::{Protocol, Socket};
 
 use crate::args::{AnswerOutput, Check};
 use crate::exit::Exit;
+use crate::render::data::{self, Form};
 use crate::render::style::{Colour, Style};
 
 /// The oldest kernel with everything that rules need, and that which a lab without root needs (docs/kernel.md).
@@ -50,19 +54,21 @@ impl Item {
 /// Runs the command.
 pub(crate) fn run(command: &Check) -> anyhow::Result<Exit> {
     let mut items = Vec::new();
-    if !command.cluster {
+    if !command.only_cluster {
         items.extend(machine());
     }
     if !command.machine {
         items.extend(crate::runtime()?.block_on(cluster(command)));
     }
-    if command.output == AnswerOutput::Json {
-        let object = serde_json::json!({
+    let typed = || {
+        serde_json::json!({
             "apiVersion": sluice_report::API_VERSION, "kind": "Preflight", "items": items,
-        });
-        println!("{}", serde_json::to_string_pretty(&object)?);
-    } else {
-        print_items(&items);
+        })
+    };
+    match command.output {
+        AnswerOutput::Json => data::print(Form::Json, &typed()),
+        AnswerOutput::Yaml => data::print(Form::Yaml, &typed()),
+        AnswerOutput::Table => print_items(&items),
     }
     let any = |state| items.iter().any(|item| item.state == state);
     Ok(match (any(Finding::Problem), any(Finding::Unknown)) {
@@ -167,12 +173,7 @@ fn write_rules(enclave: &Enclave) -> anyhow::Result<usize> {
 /// Can everything that policy sees be listed, and does somebody else enforce policy already?
 async fn cluster(command: &Check) -> Vec<Item> {
     let mut items = Vec::new();
-    let access = sluice_cluster::Access {
-        kubeconfig: command.kubeconfig.clone(),
-        context: command.context.clone(),
-        ..sluice_cluster::Access::default()
-    };
-    let client = match access.client().await {
+    let client = match command.connection.access().client().await {
         Ok(client) => client,
         Err(error) => {
             let remedy = "set KUBECONFIG or give --kubeconfig; for manifests no cluster is needed";
@@ -180,27 +181,35 @@ async fn cluster(command: &Check) -> Vec<Item> {
             return items;
         }
     };
-    match client.apiserver_version().await {
-        Ok(version) => items.push(Item::ready("cluster", format!("Kubernetes {}", version.git_version))),
+    let version = match client.apiserver_version().await {
+        Ok(version) => {
+            items.push(Item::ready("cluster", format!("Kubernetes {}", version.git_version)));
+            version.git_version
+        }
         Err(error) => {
             items.push(Item::unknown("cluster", chain(&error), "is the API reachable from here?"));
             return items;
         }
-    }
-    items.extend(rights(&client).await);
+    };
+    items.extend(rights(&client, &version).await);
     items
 }
 
-async fn rights(client: &Client) -> Vec<Item> {
+async fn rights(client: &Client, version: &str) -> Vec<Item> {
     let mut items = Vec::new();
     let (mut read, mut refused, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut namespaces, mut policies) = (Vec::new(), Vec::new());
     for resource in sluice_cluster::RESOURCES {
         match sluice_cluster::snapshot(client.clone(), resource).await {
             Ok(objects) => {
-                if resource.plural == "pods" {
-                    others = enforcers(objects.iter().flatten());
-                }
                 read.push(resource.full_name());
+                if resource.model == Kind::Pod {
+                    others = enforcers(objects.iter().flatten());
+                } else if resource.model == Kind::Namespace {
+                    namespaces = objects.unwrap_or_default();
+                } else if resource.model == Kind::KubernetesNetworkPolicy {
+                    policies = objects.unwrap_or_default();
+                }
             }
             Err(error) => refused.push(format!("{}: {}", resource.full_name(), chain(&error))),
         }
@@ -218,6 +227,7 @@ async fn rights(client: &Client) -> Vec<Item> {
             Item::unknown("enforcer", detail, "verdicts say what the policies mean, not what that agent does")
         }
     });
+    items.extend(rancher::items(version, &namespaces, &policies));
     items
 }
 

@@ -1,0 +1,203 @@
+//! apply and delete.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::Value;
+
+use super::{api, api_of, called, connect, found, names, wait};
+use crate::args::{Apply, Delete, DryRun, WriteFlags};
+use crate::exit::Exit;
+use crate::input;
+
+/// Our name in managedFields.
+const FIELD_MANAGER: &str = "sluice";
+/// How often an object that is to go is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+/// What an API answers that has no server-side apply.
+const UNSUPPORTED_MEDIA_TYPE: u16 = 415;
+
+/// How objects are written.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    dry_run: DryRun,
+    manager: String,
+    force: bool,
+    /// Whether the server is asked to apply; switched off once it has said that it cannot.
+    by_server: AtomicBool,
+}
+
+impl Writing {
+    /// As the command line says.
+    pub(crate) fn new(flags: &WriteFlags) -> Self {
+        let (dry_run, manager) = (flags.dry_run, flags.field_manager.clone());
+        Writing { dry_run, manager, force: flags.force_conflicts, by_server: AtomicBool::new(true) }
+    }
+
+    /// Into our own API, which merges.
+    pub(crate) fn merging() -> Self {
+        let by_server = AtomicBool::new(false);
+        Writing { dry_run: DryRun::None, manager: FIELD_MANAGER.into(), force: false, by_server }
+    }
+
+    fn patch(&self) -> PatchParams {
+        let field_manager = Some(self.manager.clone());
+        PatchParams { field_manager, dry_run: self.dry_run == DryRun::Server, ..PatchParams::default() }
+    }
+}
+
+/// ` (dry run)`, as kubectl marks what was not done.
+fn mark(dry_run: DryRun) -> &'static str {
+    match dry_run {
+        DryRun::None => "",
+        DryRun::Client => " (dry run)",
+        DryRun::Server => " (server dry run)",
+    }
+}
+
+/// `sluice apply`: creates what is not there and changes what is. All objects are read before the first is written.
+pub(crate) async fn apply(command: Apply) -> anyhow::Result<Exit> {
+    let objects = input::values(&command.files, &command.target.namespace())?;
+    let client = connect(&command.target).await?;
+    let writing = Writing::new(&command.write);
+    let mut written = Vec::new();
+    for object in &objects {
+        let done = apply_object(&client, object, &writing).await?;
+        println!("{} {}{}", done.name, done.what, mark(command.write.dry_run));
+        written.push(done);
+    }
+    if !command.wait || command.write.dry_run != DryRun::None {
+        return Ok(Exit::Yes);
+    }
+    wait::programmed(&client, &written, command.timeout).await
+}
+
+/// What `apply_object` did.
+pub(crate) struct Applied {
+    /// `networkpolicy.networking.k8s.io/name`.
+    pub(crate) name: String,
+    /// `networkpolicies.networking.k8s.io`.
+    pub(crate) resource: String,
+    /// created, configured or unchanged.
+    pub(crate) what: &'static str,
+    /// The resourceVersion that the object has now; 0 where it was only pretended.
+    pub(crate) revision: u64,
+}
+
+/// Creates or changes one object: by server-side apply where the API has it, else by a merge.
+pub(crate) async fn apply_object(
+    client: &Client,
+    object: &Value,
+    writing: &Writing,
+) -> anyhow::Result<Applied> {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (api_version, kind) = (text("/apiVersion"), text("/kind"));
+    let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
+    let found = found(client, &api_version, &kind).await?;
+    let (resource, label) = names(&found, &name);
+    let namespace = if namespace.is_empty() { "default" } else { &namespace };
+    let api = api(client, &found, namespace);
+    let parsed: DynamicObject = serde_json::from_value(object.clone()).with_context(|| label.clone())?;
+    let strict = |error: kube::Error| anyhow::Error::new(error).context(label.clone());
+    let existing = api.get_opt(&name).await.map_err(strict)?;
+    if writing.dry_run == DryRun::Client {
+        let what = if existing.is_some() { "configured" } else { "created" };
+        return Ok(Applied { name: label, resource, what, revision: 0 });
+    }
+    let now = match by_server(&api, &name, &parsed, writing).await.map_err(strict)? {
+        Some(now) => now,
+        None if existing.is_some() => {
+            api.patch(&name, &writing.patch(), &Patch::Merge(object)).await.map_err(strict)?
+        }
+        None => {
+            let field_manager = Some(writing.manager.clone());
+            let params = PostParams { field_manager, dry_run: writing.dry_run == DryRun::Server };
+            api.create(&params, &parsed).await.map_err(strict)?
+        }
+    };
+    let what = match existing.map(|object| object.resource_version()) {
+        None => "created",
+        Some(version) if version == now.resource_version() => "unchanged",
+        Some(_) => "configured",
+    };
+    let revision = now.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0);
+    Ok(Applied { name: label, resource, what, revision })
+}
+
+/// Server-side apply; `None` where the API does not have it.
+async fn by_server(
+    api: &Api<DynamicObject>,
+    name: &str,
+    object: &DynamicObject,
+    writing: &Writing,
+) -> Result<Option<DynamicObject>, kube::Error> {
+    if !writing.by_server.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let params = PatchParams { force: writing.force, ..writing.patch() };
+    match api.patch(name, &params, &Patch::Apply(object)).await {
+        Ok(object) => Ok(Some(object)),
+        Err(kube::Error::Api(status)) if status.code == UNSUPPORTED_MEDIA_TYPE => {
+            writing.by_server.store(false, Ordering::Relaxed);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// `sluice delete`.
+pub(crate) async fn delete(command: Delete) -> anyhow::Result<Exit> {
+    let client = connect(&command.target).await?;
+    let mut gone: Vec<(Api<DynamicObject>, String, String)> = Vec::new();
+    if !command.files.is_empty() {
+        let objects = input::values(&command.files, &command.target.namespace())?;
+        for object in objects.iter().rev() {
+            let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let name = text("/metadata/name");
+            let label = format!("{}/{name}", text("/kind").to_lowercase());
+            gone.push((api_of(&client, object).await?, name.to_owned(), label));
+        }
+    } else {
+        let Some(resource) = &command.resource else {
+            bail!(
+                "name a resource and an object (sluice delete networkpolicy full-isolation), or files with -f"
+            )
+        };
+        let found = called(&client, resource).await?;
+        let api = api(&client, &found, &command.target.namespace());
+        let names = match (&command.name, &command.selector) {
+            (Some(name), None) => vec![name.clone()],
+            (None, Some(selector)) => {
+                let list = api.list(&ListParams::default().labels(selector)).await?;
+                list.items.iter().map(ResourceExt::name_any).collect()
+            }
+            _ => bail!("name an object (sluice delete {resource} NAME), or a selector with -l"),
+        };
+        let kind = found.resource.kind.to_lowercase();
+        gone.extend(names.into_iter().map(|name| (api.clone(), name.clone(), format!("{kind}/{name}"))));
+    }
+    let params = DeleteParams { dry_run: command.dry_run == DryRun::Server, ..DeleteParams::default() };
+    for (api, name, label) in &gone {
+        if command.dry_run != DryRun::Client {
+            api.delete(name, &params).await.with_context(|| label.clone())?;
+        }
+        println!("{label} deleted{}", mark(command.dry_run));
+    }
+    if !command.wait || command.dry_run != DryRun::None {
+        return Ok(Exit::Yes);
+    }
+    let began = Instant::now();
+    for (api, name, label) in &gone {
+        while api.get_opt(name).await.with_context(|| label.clone())?.is_some() {
+            if command.timeout.is_some_and(|limit| !limit.is_zero() && began.elapsed() > limit) {
+                eprintln!("{label} is still there");
+                return Ok(Exit::Undecided);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(Exit::Yes)
+}
