@@ -17,7 +17,13 @@ pub(crate) use self::questions::{
 
 /// Network isolation for Kubernetes that proves what it does.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, max_term_width = 110, disable_help_subcommand = true)]
+#[command(
+    name = "sluice",
+    version,
+    max_term_width = 110,
+    disable_help_subcommand = true,
+    after_help = "Examples:\n  sluice demo                                                 # see it all in a lab\n  sluice can shop/frontend shop/db --port 5432/TCP -f manifests/\n  sluice lint -f manifests/\n  sluice diff git:main:deploy deploy/                         # what a change opens and closes\n  sluice isolate ns shop                                      # in the cluster, after a question"
+)]
 pub(crate) struct Sluice {
     /// Say more on standard error (-v, -vv).
     #[arg(short, long, action = clap::ArgAction::Count, global = true, display_order = 900)]
@@ -52,12 +58,12 @@ pub(crate) fn called() -> String {
 }
 
 /// Help begins with examples: who reads it wants to do something.
-const HELP: &str = "{about-with-newline}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
+const HELP: &str = "{about}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
 
 /// The command line, with help as people read it.
 pub(crate) fn command() -> clap::Command {
     let command = <Sluice as clap::CommandFactory>::command();
-    command.mut_subcommands(|sub| sub.help_template(HELP))
+    command.help_template(HELP).mut_subcommands(|sub| sub.help_template(HELP))
 }
 
 /// The arguments of this process. kubectl calls its plugins by the name kubectl-sluice, and people write it with a blank.

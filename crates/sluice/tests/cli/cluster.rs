@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 
 use crate::{run, text};
 
-const OBJECTS: &str = "
+pub(crate) const OBJECTS: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
@@ -34,14 +34,14 @@ spec: {podSelector: {matchLabels: {app: gone}}, policyTypes: [Ingress]}
 ";
 
 /// An API with the objects, as long as it is held.
-struct Cluster {
+pub(crate) struct Cluster {
     runtime: Runtime,
     running: Option<Running>,
     folder: tempfile::TempDir,
 }
 
 impl Cluster {
-    fn start() -> Cluster {
+    pub(crate) fn start() -> Cluster {
         let runtime = Runtime::new().expect("a runtime");
         let folder = tempfile::tempdir().expect("a folder");
         let config = ServerConfig::new(folder.path().join("api"));
@@ -52,11 +52,11 @@ impl Cluster {
         cluster
     }
 
-    fn kubeconfig(&self) -> &Path {
+    pub(crate) fn kubeconfig(&self) -> &Path {
         &self.running.as_ref().expect("it runs").kubeconfig
     }
 
-    fn ask(&self, arguments: &[&str], input: &str) -> std::process::Output {
+    pub(crate) fn ask(&self, arguments: &[&str], input: &str) -> std::process::Output {
         let kubeconfig = self.kubeconfig().to_str().expect("UTF-8");
         run(&[arguments, &["--kubeconfig", kubeconfig]].concat(), input)
     }
@@ -86,7 +86,7 @@ fn a_cluster_is_asked_as_manifests_are() {
     );
 }
 
-const CLAIM: &str = "
+pub(crate) const CLAIM: &str = "
 apiVersion: sluice.dev/v1alpha1
 kind: ConnectivityClaim
 metadata: {name: only-backup}

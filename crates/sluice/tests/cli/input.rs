@@ -61,6 +61,14 @@ fn errors_are_one_line_and_say_what_to_do() {
             "error: no pod or workload \"m/b\" is known; did you mean shop/b?",
         ),
         (
+            vec!["can", "shpo/a", "shop/b", "-f", "-"],
+            "error: no pod or workload \"shpo/a\" is known; did you mean shop/a?",
+        ),
+        (
+            vec!["prove", "shpo", "-f", "-"],
+            "error: \"shpo\" is neither a file with claims nor a namespace; did you mean shop?",
+        ),
+        (
             vec!["can", "shop/a", "shop/b", "--port", "TCP", "-f", "-"],
             "error: TCP needs a port: write 80/TCP",
         ),

@@ -5,8 +5,10 @@ mod complete;
 mod examples;
 mod goldens;
 mod input;
+mod live;
 mod pages;
 mod streams;
+mod transcript;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,12 @@ fn project() -> PathBuf {
 /// The program in a plain environment: no cluster, no terminal.
 fn sluice() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    isolated(&mut command);
+    command
+}
+
+/// In the project's folder, without what a person has set.
+fn isolated(command: &mut Command) -> &mut Command {
     command.current_dir(project()).env("HOME", "/nonexistent");
     for name in ["KUBECONFIG", "NO_COLOR", "CLICOLOR_FORCE", "SLUICE_LOG", "KUBERNETES_SERVICE_HOST"] {
         command.env_remove(name);

@@ -31,11 +31,23 @@ fn every_command_has_a_man_page_and_help_with_an_example() {
 }
 
 #[test]
-fn shells_learn_the_commands() {
-    for shell in ["bash", "zsh", "fish", "powershell"] {
-        let script = text(&run(&["completion", shell], "").stdout);
-        for word in ["isolate", "suggest", "eval"] {
-            assert!(script.contains(word), "{shell} does not know {word}");
-        }
-    }
+fn help_begins_with_what_one_can_write() {
+    let help = text(&run(&["reach", "--help"], "").stdout);
+    let place = |what: &str| help.find(what).unwrap_or_else(|| panic!("no {what}: {help}"));
+    assert!(place("Examples:") < place("Usage:") && place("Usage:") < place("Only from this end"), "{help}");
+    assert_eq!(help.matches("Examples:").count(), 1, "{help}");
+    assert!(text(&run(&["--help"], "").stdout).contains("Examples:\n  sluice demo"));
+}
+
+#[test]
+fn the_version_is_for_people_and_for_programs() {
+    assert_eq!(text(&run(&["version"], "").stdout), format!("sluice {}\n", env!("CARGO_PKG_VERSION")));
+    let typed: serde_json::Value =
+        serde_yaml_ng::from_slice(&run(&["version", "-o", "yaml"], "").stdout).expect("YAML");
+    assert_eq!(
+        (typed["kind"].as_str(), typed["version"].as_str()),
+        (Some("Version"), Some(env!("CARGO_PKG_VERSION")))
+    );
+    let typo = run(&["help", "reahc"], "");
+    assert!(text(&typo.stderr).contains("did you mean reach?"), "{}", text(&typo.stderr));
 }

@@ -101,6 +101,25 @@ fn json_is_typed_and_whole() {
     }
 }
 
+/// YAML says what JSON says.
+#[test]
+fn every_report_has_both_forms() {
+    for arguments in [
+        vec!["reach", "--to", "isolated-ns/debian-pod-1"],
+        vec!["reach", "--exposure", "isolated-ns/debian-pod-1"],
+        vec!["lint"],
+        vec!["verify", "examples/isolation/claims.yaml"],
+        vec!["can", "other-ns/client", "isolated-ns/debian-pod-1"],
+        vec!["explain", "other-ns/client", "isolated-ns/debian-pod-1"],
+        vec!["diff", "--staged"],
+    ] {
+        let printed = |form: &str| run(&[&arguments[..], &["-o", form, "-f", OBJECTS]].concat(), "");
+        let json: Value = serde_json::from_slice(&printed("json").stdout).expect("JSON");
+        let yaml: Value = serde_yaml_ng::from_slice(&printed("yaml").stdout).expect("YAML");
+        assert_eq!(json, yaml, "{arguments:?}");
+    }
+}
+
 #[test]
 fn sarif_has_what_its_schema_requires() {
     let output = run(&["lint", "-o", "sarif", "-f", OBJECTS], "");

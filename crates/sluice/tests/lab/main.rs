@@ -3,6 +3,10 @@
 //! Tests that this machine cannot run say `ignored (reason)` and return.
 
 mod by_hand;
+mod cells;
 mod crash;
 mod demo;
+mod pages;
 mod support;
+#[path = "../cli/transcript.rs"]
+mod transcript;

@@ -1,0 +1,53 @@
+//! docs/examples/commands: blocks whose commands send packets (```console lab) or speak to a lab (```console up FILE…).
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{Up, eventually, ignored, no_lab, project, sluice};
+use crate::transcript::{self, Run, rendered};
+
+/// A lab with these files applied, its pods ready.
+fn lab_with(files: &str) -> Up {
+    let arguments: Vec<&str> = files.split_whitespace().flat_map(|file| ["-f", file]).collect();
+    let lab = Up::start(&arguments);
+    let own = sluice().display().to_string();
+    let ready = eventually(Duration::from_secs(60), || {
+        let pods = lab.succeed(&own, &["get", "pods", "-A", "--no-headers"]);
+        let all = pods.lines().count();
+        (all > 0 && pods.matches("Running").count() == all).then_some(())
+    });
+    assert!(ready.is_some(), "the pods of {files} do not run");
+    lab
+}
+
+/// A block of packets, or of a lab that stays; other blocks are run by the tests of the command line.
+fn runner(info: &str) -> Option<Run<'static>> {
+    if info == "lab" {
+        return Some(Box::new(|mut command| {
+            command.current_dir(project()).env_remove("KUBECONFIG").output().expect("the binary runs")
+        }));
+    }
+    let files = info.strip_prefix("up ")?;
+    let lab = lab_with(files);
+    Some(Box::new(move |mut command| {
+        command.current_dir(project()).env("KUBECONFIG", &lab.kubeconfig).output().expect("the binary runs")
+    }))
+}
+
+#[test]
+fn the_pages_of_commands_show_what_packets_say() {
+    if let Some(reason) = no_lab() {
+        return ignored(&reason);
+    }
+    let program = sluice();
+    let mut blocks = 0;
+    let different = transcript::compare(&project(), |_: &Path, page| {
+        rendered(page, &program, |info| {
+            let run = runner(info);
+            blocks += usize::from(run.is_some());
+            run
+        })
+    });
+    assert!(blocks >= 8, "the blocks are gone: {blocks}");
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
