@@ -1,6 +1,5 @@
 //! docs/examples/commands: blocks whose commands send packets (```console lab) or speak to a lab (```console up FILE…).
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::support::{Up, eventually, ignored, no_lab, project, sluice};
@@ -34,20 +33,40 @@ fn runner(info: &str) -> Option<Run<'static>> {
     }))
 }
 
-#[test]
-fn the_pages_of_commands_show_what_packets_say() {
+/// Runs the blocks of a page; there are to be so many.
+fn shown(name: &str, expected: usize) {
     if let Some(reason) = no_lab() {
         return ignored(&reason);
     }
-    let program = sluice();
+    let path = project().join(transcript::PAGES).join(name);
     let mut blocks = 0;
-    let different = transcript::compare(&project(), |_: &Path, page| {
-        rendered(page, &program, |info| {
+    let different = transcript::compare(&path, |page| {
+        rendered(page, &sluice(), |info| {
             let run = runner(info);
             blocks += usize::from(run.is_some());
             run
         })
     });
-    assert!(blocks >= 8, "the blocks are gone: {blocks}");
-    assert!(different.is_empty(), "{}", different.join("\n"));
+    assert_eq!(blocks, expected, "blocks of {name}");
+    assert_eq!(different, None);
+}
+
+#[test]
+fn of_the_scenario() {
+    shown("isolation.md", 4);
+}
+
+#[test]
+fn of_the_shop() {
+    shown("shop.md", 2);
+}
+
+#[test]
+fn of_the_three_tiers() {
+    shown("three-tier.md", 1);
+}
+
+#[test]
+fn of_the_tenants() {
+    shown("tenants.md", 1);
 }
