@@ -1,5 +1,6 @@
 //! docs/examples/commands: blocks whose commands send packets (```console lab) or speak to a lab (```console up FILE…).
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::{Up, eventually, ignored, no_lab, project, sluice};
@@ -19,17 +20,24 @@ fn lab_with(files: &str) -> Up {
     lab
 }
 
+/// In the project's folder; what a busy machine makes the lab try twice is no part of a page.
+fn plainly(command: &mut Command) -> &mut Command {
+    command.current_dir(project()).env("SLUICE_LOG", "error").env_remove("CLICOLOR_FORCE")
+}
+
 /// A block of packets, or of a lab that stays; other blocks are run by the tests of the command line.
 fn runner(info: &str) -> Option<Run<'static>> {
     if info == "lab" {
         return Some(Box::new(|mut command| {
-            command.current_dir(project()).env_remove("KUBECONFIG").output().expect("the binary runs")
+            let command = plainly(&mut command).env_remove("KUBECONFIG");
+            command.output().expect("the binary runs")
         }));
     }
     let files = info.strip_prefix("up ")?;
     let lab = lab_with(files);
     Some(Box::new(move |mut command| {
-        command.current_dir(project()).env("KUBECONFIG", &lab.kubeconfig).output().expect("the binary runs")
+        let command = plainly(&mut command).env("KUBECONFIG", &lab.kubeconfig);
+        command.output().expect("the binary runs")
     }))
 }
 
