@@ -79,21 +79,20 @@ fn words_of(line: &str) -> String {
         let bare = word.trim_end();
         let end = &word[bare.len()..];
         let shown = match bare {
-            _ if before == "Linux" => "VERSION",
-            // how often a plan was changed hangs on how changes fell together
-            number if before == "sync" && number.parse::<u64>().is_ok() => "N",
-            _ if before == "sluice" && bare == env!("CARGO_PKG_VERSION") => "VERSION",
-            _ if !bare.is_empty() && line.contains(&format!("  {bare} chains written")) => "N",
-            time if is_time(time) => "TIME",
-            _ => bare,
+            _ if before == "Linux" => "VERSION".to_owned(),
+            // how often a plan was changed hangs on how changes fell together; columns stay where they are
+            number if before == "sync" && number.parse::<u64>().is_ok() => {
+                format!("N{}", " ".repeat(number.len() - 1))
+            }
+            _ if before == "sluice" && bare == env!("CARGO_PKG_VERSION") => "VERSION".to_owned(),
+            _ if !bare.is_empty() && line.contains(&format!("  {bare} chains written")) => "N".to_owned(),
+            time if is_time(time) => "TIME".to_owned(),
+            _ => bare.to_owned(),
         };
         if !bare.is_empty() {
             before = bare;
         }
-        out.push_str(shown);
-        // columns stay where they are
-        let short = if shown == "N" { bare.len() - 1 } else { 0 };
-        out.push_str(&" ".repeat(short));
+        out.push_str(&shown);
         out.push_str(end);
     }
     out
