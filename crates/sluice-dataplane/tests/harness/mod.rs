@@ -19,6 +19,7 @@ pub mod sent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 pub use netns::{Netns, sandboxed};
 use sluice_dataplane::{Nft, Site};
@@ -113,6 +114,8 @@ impl Cluster {
         let mut elsewhere = outside.socket(Protocol::Route);
         loopback(&mut elsewhere);
         uplink(&mut elsewhere, "out0", 1, &[ip("203.0.113.1"), ip("2001:db8::1")]);
+        running(&mut routes, "up0");
+        running(&mut elsewhere, "out0");
         let pods = (1..=count).map(|number| pod(&mut routes, number)).collect();
         Cluster { node, outside, pods }
     }
@@ -201,5 +204,16 @@ fn pod(node: &mut Socket, number: u8) -> Pod {
         let length = if address.is_ipv4() { 32 } else { 128 };
         route::add_route(node, &Route::on_link(address, length, 83, link)).unwrap();
     }
+    running(&mut inside, "eth0");
+    running(node, &interface);
     Pod { ns, addresses, interface }
+}
+
+/// Waits until a link sends: the end of a pair that was up first learns of the other a while after, and drops until then.
+fn running(socket: &mut Socket, name: &str) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !route::link_by_name(socket, name).unwrap().running {
+        assert!(Instant::now() < end, "{name} has no carrier");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
