@@ -16,6 +16,7 @@ pub(crate) async fn run(command: Agent) -> anyhow::Result<Exit> {
         Some(path) => Arc::new(sluice_lab::BrokerClient::connect(path, &command.node)?),
         None => Arc::new(DirectNamespaces::new()),
     };
+    let failsafes = command.failsafes();
     let config = AgentConfig {
         node: command.node.as_str().into(),
         kubeconfig: command.kubeconfig,
@@ -26,7 +27,7 @@ pub(crate) async fn run(command: Agent) -> anyhow::Result<Exit> {
         service_cidrs: command.service_cidrs,
         service_proxy: command.service_proxy,
         live_flows: if command.revoke_established { LiveFlows::Cut } else { LiveFlows::Keep },
-        failsafes: sluice_model::Failsafes::default(),
+        failsafes,
     };
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -270,12 +270,34 @@ pub(crate) fn dump(command: &Dump) -> anyhow::Result<Exit> {
                 interfaces,
                 nodes: plan.nodes.keys().copied().collect(),
                 overlay_port: Some(8472),
-                host: None,
+                host: host_site(&plan, command.node.as_deref()),
             };
             print!("{}", sluice_netlink::nft::table_text(&sluice_dataplane::compile(&plan, &site)));
         }
     }
     Ok(input.exit(Exit::Yes))
+}
+
+/// A node as objects tell of it: its interfaces are those that host endpoints name. What cannot be shown is said.
+fn host_site(plan: &sluice_plan::Plan, node: Option<&str>) -> Option<sluice_dataplane::HostSite> {
+    let Some(node) = node else {
+        if !plan.host_endpoints.is_empty() {
+            eprintln!("note: the chains of host endpoints are those of one node; name it by --node");
+        }
+        return None;
+    };
+    for (name, endpoint) in &plan.host_endpoints {
+        if endpoint.interface == sluice_model::InterfaceMatch::ByAddress {
+            eprintln!("note: only node {node} knows which interface has an address of host endpoint {name}");
+        }
+    }
+    let circumstances = sluice_model::Circumstances::default();
+    Some(sluice_dataplane::HostSite {
+        node: node.into(),
+        interfaces: Vec::new(),
+        failsafes: circumstances.failsafes,
+        wireguard_ports: circumstances.wireguard_ports,
+    })
 }
 
 /// The plan of a node, or of the whole cluster.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use sluice_addr::Protocol;
+use sluice_model::{Failsafe, Failsafes};
 
 use super::{Target, duration};
 use crate::complete;
@@ -182,13 +184,75 @@ pub(crate) struct Agent {
         action = clap::ArgAction::Set
     )]
     pub(crate) revoke_established: bool,
+    /// A port towards the node that no host endpoint closes, in place of the usual ones: tcp:22 or tcp:22@10.0.0.0/8.
+    #[arg(long = "failsafe-in", value_name = "PORT", env = "SLUICE_FAILSAFE_IN", value_delimiter = ',', value_parser = failsafe)]
+    pub(crate) failsafes_in: Vec<Failsafe>,
+    /// As --failsafe-in, for what the node itself sends.
+    #[arg(long = "failsafe-out", value_name = "PORT", env = "SLUICE_FAILSAFE_OUT", value_delimiter = ',', value_parser = failsafe)]
+    pub(crate) failsafes_out: Vec<Failsafe>,
+}
+
+impl Agent {
+    /// The failsafe ports: those of semantics 3.10 in a direction for which none are given.
+    pub(crate) fn failsafes(&self) -> Failsafes {
+        let usual = Failsafes::default();
+        let of = |given: &[Failsafe], usual| if given.is_empty() { usual } else { given.to_vec() };
+        Failsafes {
+            inbound: of(&self.failsafes_in, usual.inbound),
+            outbound: of(&self.failsafes_out, usual.outbound),
+        }
+    }
+}
+
+/// `PROTOCOL:PORT`, and `@CIDR` for the other ends in it only.
+fn failsafe(text: &str) -> Result<Failsafe, String> {
+    let (what, net) = match text.split_once('@') {
+        Some((what, net)) => (what, Some(net.parse().map_err(|e| format!("{net:?} is no CIDR: {e}"))?)),
+        None => (text, None),
+    };
+    let (protocol, port) = what.split_once(':').ok_or("expected PROTOCOL:PORT, as in tcp:22")?;
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::TCP,
+        "udp" => Protocol::UDP,
+        "sctp" => Protocol::SCTP,
+        _ => return Err(format!("{protocol:?} is none of tcp, udp, sctp")),
+    };
+    let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+    Ok(Failsafe { protocol, port, net })
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
+    use sluice_model::Failsafes;
+
     use crate::args::{Command, Sluice};
+
+    /// Semantics 3.10.
+    #[test]
+    fn failsafes_are_given_by_direction() {
+        let failsafes = |words: &[&str]| {
+            let words = ["sluice", "agent", "--node", "n"].iter().chain(words);
+            match Sluice::try_parse_from(words).map(|sluice| sluice.command) {
+                Ok(Command::Agent(agent)) => Some(agent.failsafes()),
+                _ => None,
+            }
+        };
+        let usual = Failsafes::default();
+        assert_eq!(failsafes(&[]), Some(usual.clone()));
+        let given = failsafes(&["--failsafe-in", "tcp:22@10.0.0.0/8,UDP:68"]).expect("they are read");
+        let texts: Vec<String> = given
+            .inbound
+            .iter()
+            .map(|f| format!("{} {} {:?}", f.protocol, f.port, f.net.map(|net| net.to_string())))
+            .collect();
+        assert_eq!(texts, ["TCP 22 Some(\"10.0.0.0/8\")", "UDP 68 None"]);
+        assert_eq!(given.outbound, usual.outbound);
+        for wrong in ["22", "icmp:8", "tcp:70000", "tcp:22@host"] {
+            assert_eq!(failsafes(&["--failsafe-out", wrong]), None, "{wrong}");
+        }
+    }
 
     /// Semantics 1.10.
     #[test]

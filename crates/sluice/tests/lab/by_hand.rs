@@ -207,6 +207,52 @@ fn policies_of_every_cluster_kind() {
     }
 }
 
+/// A host endpoint for every interface of a node, closed to port 8080 of what is forwarded and open to all else.
+const HOST_ENDPOINT: &str = "apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: all-of-it, labels: {at: node}}
+spec: {node: NODE, interfaceName: '*'}
+";
+const CLOSED_TRANSIT: &str = "apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: closed-transit}
+spec:
+  selector: at == 'node'
+  applyOnForward: true
+  types: [Ingress]
+  ingress:
+  - {action: Deny, protocol: TCP, destination: {ports: [8080]}}
+  - {action: Allow}
+";
+
+#[test]
+fn a_host_endpoint_of_a_node() {
+    if let Some(reason) = no_lab() {
+        return ignored(&reason);
+    }
+    let voice = Voice::own();
+    let Some(pair) = Pair::start(&voice) else { return };
+    pair.answered();
+    let pods = pair.say(&["get", "pods", "-n", "isolated-ns", "-o", "wide"]);
+    let row: Vec<&str> =
+        pods.lines().find(|l| l.starts_with("debian-pod-1")).expect("a row").split_whitespace().collect();
+    let node = row.iter().find(|cell| cell.starts_with("node-")).expect("its node");
+    let folder = tempfile::tempdir().expect("a folder");
+    let apply = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).expect("the object is written");
+        let file = file.display().to_string();
+        pair.say(&["apply", "-f", &file]);
+        file
+    };
+    // bare, it closes the node and leaves alone what is forwarded, also between nodes and by the overlay
+    apply("host.yaml", &HOST_ENDPOINT.replace("NODE", node));
+    let transit = apply("transit.yaml", CLOSED_TRANSIT);
+    pair.silenced();
+    pair.say(&["delete", "-f", &transit]);
+    pair.answered();
+}
+
 #[test]
 fn with_our_own_verbs() {
     match no_lab() {
