@@ -514,7 +514,7 @@ impl Core {
 
     fn report(&mut self) {
         let in_force = |key: &ObjectKey| key.kind.is_enforced_policy();
-        let policies = self.engine.world().policies.keys().filter(|key| in_force(key)).count();
+        let policies = self.engine.policy_keys().filter(in_force).count();
         let mut not_programmed: Vec<NotProgrammed> = self
             .findings
             .values()
@@ -545,7 +545,7 @@ impl Core {
             policies: policies
                 - broken
                     .iter()
-                    .filter(|k| in_force(k) && self.engine.world().policies.contains_key(**k))
+                    .filter(|k| in_force(k) && self.engine.policy(k).is_some())
                     .count(),
             not_programmed,
             repairs: self.dataplane.repairs(),

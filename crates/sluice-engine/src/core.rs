@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use sluice_model::{ObjectKey, ProjectPolicies, World};
+use sluice_model::{ProjectPolicies, World};
 use sluice_plan::{Plan, PlanDelta};
 
 use crate::catalog::Catalog;
@@ -24,7 +24,7 @@ use crate::namespaces::Namespaces;
 use crate::nodes::NodeAddresses;
 use crate::places::Places;
 use crate::pods::Pods;
-use crate::policies::Policies;
+use crate::policies::{Policies, PolicyKey};
 use crate::queries::QueryIndex;
 use crate::roles::Roles;
 use crate::shapes::Shapes;
@@ -45,7 +45,7 @@ pub(crate) struct Dirty {
     /// What the ProjectIsolation stands for may be different.
     pub(crate) projects: bool,
     pub(crate) nodes: BTreeSet<Arc<str>>,
-    pub(crate) policies: Vec<ObjectKey>,
+    pub(crate) policies: Vec<PolicyKey>,
     /// Local pods that may have become, have ceased to be, or are other endpoints.
     pub(crate) pods: Vec<PodId>,
     /// Addresses whose owners may be others.
@@ -172,7 +172,7 @@ impl Core {
         self.count_endpoints(&mut dirty.pods, &mut progress);
         self.vacate_shapes(&mut progress);
         self.update_projects(&mut dirty, world);
-        self.update_policies(&dirty.policies, world, &mut progress);
+        self.update_policies(&dirty.policies, &mut progress);
         self.occupy_shapes(&mut progress);
         if dirty.tiers {
             self.reorder_tiers(world);

@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sluice_model::{Kind, Object, ObjectDelta, ObjectKey, PodKey, World};
+use sluice_model::{Kind, Object, ObjectDelta, ObjectKey, PodKey, Policy, World};
 use sluice_plan::{Plan, PlanDelta, Revisions};
 use sluice_report::Finding;
 
@@ -29,7 +29,7 @@ pub enum Scope {
 #[derive(Debug)]
 pub struct Engine {
     core: Core,
-    /// All objects but pods, of which much less is kept.
+    /// All objects but pods, of which much less is kept, and policies, which are kept packed.
     world: World,
     plan: Plan,
     revisions: Revisions,
@@ -80,16 +80,8 @@ impl Engine {
                 self.stale |= self.core.delete_pod(&PodKey { namespace: key.namespace, name: key.name })
                     | self.core.hosts.look_at_namespaces();
             }
-            ObjectDelta::Upsert(Object::Policy(policy)) => {
-                let key = policy.key.clone();
-                match self.world.policies.entry(key.clone()) {
-                    Entry::Occupied(known) if *known.get() == policy => return,
-                    Entry::Occupied(mut known) => drop(known.insert(policy)),
-                    Entry::Vacant(place) => drop(place.insert(policy)),
-                }
-                self.core.dirty.policies.push(key);
-                self.stale = true;
-            }
+            ObjectDelta::Upsert(Object::Policy(policy)) => self.stale |= self.core.upsert_policy(&policy),
+            ObjectDelta::Delete(key) if key.kind.is_policy() => self.stale |= self.core.delete_policy(&key),
             ObjectDelta::Upsert(Object::Namespace(namespace)) => {
                 let name = namespace.name.clone();
                 match self.world.namespaces.entry(name.clone()) {
@@ -147,8 +139,10 @@ impl Engine {
             }
             Kind::ResolvedName => dirty.names = true,
             Kind::ProjectIsolation => dirty.projects = true,
-            Kind::Service | Kind::Pod | Kind::Profile => {}
-            Kind::KubernetesNetworkPolicy
+            Kind::Service
+            | Kind::Pod
+            | Kind::Profile
+            | Kind::KubernetesNetworkPolicy
             | Kind::NetworkPolicy
             | Kind::GlobalNetworkPolicy
             | Kind::KubernetesClusterNetworkPolicy
@@ -156,7 +150,7 @@ impl Engine {
             | Kind::BaselineAdminNetworkPolicy
             | Kind::StagedGlobalNetworkPolicy
             | Kind::StagedNetworkPolicy
-            | Kind::StagedKubernetesNetworkPolicy => dirty.policies.push(key),
+            | Kind::StagedKubernetesNetworkPolicy => {}
         }
     }
 
@@ -170,6 +164,7 @@ impl Engine {
         let Some(seen) = self.resyncs.remove(&kind) else { return };
         let known = match kind {
             Kind::Pod => self.core.pod_keys(),
+            _ if kind.is_policy() => self.policy_keys().filter(|key| key.kind == kind).collect(),
             _ => keys_of(&self.world, kind),
         };
         for key in known {
@@ -222,8 +217,8 @@ impl Engine {
         &self.plan
     }
 
-    /// The objects except pods, of which the engine keeps only what policy sees; including those applied since the last
-    /// flush.
+    /// The objects except pods, of which the engine keeps only what policy sees, and policies, which it keeps packed
+    /// ([`Engine::policy`]); including those applied since the last flush.
     pub fn world(&self) -> &World {
         &self.world
     }
@@ -232,6 +227,16 @@ impl Engine {
     pub fn pods(&self) -> BTreeSet<PodKey> {
         let keys = self.core.pod_keys().into_iter();
         keys.map(|key| PodKey { namespace: key.namespace, name: key.name }).collect()
+    }
+
+    /// The key of every policy that is stored, enforced or not, including those applied since the last flush.
+    pub fn policy_keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.core.policies.stored_keys(&self.core.catalog.symbols)
+    }
+
+    /// A policy that is stored, as it was applied.
+    pub fn policy(&self, key: &ObjectKey) -> Option<Policy> {
+        Some(self.core.policies.stored(key, &self.core.catalog.symbols)?.policy(key))
     }
 
     /// Every policy with what the last flush found about it. Computed anew with every call, at a cost that grows with the

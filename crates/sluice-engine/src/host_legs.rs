@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sluice_model::{Direction, Kind, ObjectKey, Stage, World};
+use sluice_model::{Direction, Stage, World};
 use sluice_plan::{Changes, ClassId, Ground, HostEndpoint, HostStages, Plan, StageLegs};
 
 use crate::classes::ChangedClass;
@@ -170,17 +170,11 @@ impl Core {
             || names!(world.sets)
             || names!(world.services)
             || names!(world.slices)
-            || NAMESPACED_POLICIES.into_iter().any(|kind| {
-                let first = ObjectKey { kind, namespace: namespace.clone(), name: "".into() };
-                let next = world.policies.range(first..).next();
-                next.is_some_and(|(key, _)| key.kind == kind && key.namespace == namespace)
-            })
             // Only where namespaces may be absent, offline, and only for a profile that names one that is.
-            || self
-                .catalog
-                .symbols
-                .find(&namespace)
-                .is_some_and(|namespace| self.pods.iter().any(|(_, pod)| pod.namespace == namespace))
+            || self.catalog.symbols.find(&namespace).is_some_and(|namespace| {
+                self.policies.name_namespace(namespace)
+                    || self.pods.iter().any(|(_, pod)| pod.namespace == namespace)
+            })
     }
 
     /// Tells the plan what host endpoints have become.
@@ -222,13 +216,6 @@ impl Core {
         StageLegs { base: base.map(|leg| self.legs.id(leg)), exceptions }
     }
 }
-
-const NAMESPACED_POLICIES: [Kind; 4] = [
-    Kind::KubernetesNetworkPolicy,
-    Kind::NetworkPolicy,
-    Kind::StagedNetworkPolicy,
-    Kind::StagedKubernetesNetworkPolicy,
-];
 
 /// What rules may know of an address on the own side, by family; of the other family nothing, as no connection has both.
 fn own_facts(answers: &Answers<'_>, asked: &[CriterionId]) -> [OwnFacts; 2] {

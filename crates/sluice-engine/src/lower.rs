@@ -25,10 +25,12 @@ pub(crate) const PORT_PROTOCOLS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, 
 /// A policy, lowered.
 #[derive(Debug)]
 pub(crate) struct LoweredPolicy {
-    ingress: Vec<LoweredRule>,
-    egress: Vec<LoweredRule>,
+    ingress: Box<[LoweredRule]>,
+    egress: Box<[LoweredRule]>,
     /// The criteria that it uses, one entry per use.
-    criteria: Vec<CriterionId>,
+    criteria: Box<[CriterionId]>,
+    /// The policy as a whole.
+    pub(crate) reference: RuleRef,
 }
 
 impl LoweredPolicy {
@@ -41,7 +43,7 @@ impl LoweredPolicy {
             rules.filter_map(|rule| lowering.rule(rule)).collect()
         };
         let (ingress, egress) = (lower(Direction::Ingress), lower(Direction::Egress));
-        LoweredPolicy { ingress, egress, criteria }
+        LoweredPolicy { ingress, egress, criteria: criteria.into(), reference: policy.reference() }
     }
 
     /// Gives up the criteria.

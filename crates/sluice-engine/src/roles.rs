@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sluice_model::{Direction, TierDefault, World};
+use sluice_model::{Direction, RuleRef, TierDefault, World};
 use sluice_plan::TierStage;
 
 use crate::catalog::Catalog;
-use crate::ids::{CriterionId, LegIx, PolicyIx, QueryId, RoleId, Slab, add_sorted, remove_sorted};
+use crate::ids::{CriterionId, LegIx, PolicyIx, QueryId, RoleId, Slab, Sym, add_sorted, remove_sorted};
 use crate::policies::{Policies, Seat, TierUse, tier};
 
 /// The policies of one tier that apply, in order.
@@ -159,10 +159,6 @@ impl Roles {
         catalog: &mut Catalog,
     ) -> Vec<(RoleId, bool)> {
         let mut refreshed = Vec::new();
-        if self.stale.is_empty() {
-            return refreshed;
-        }
-        let whole: Arc<str> = "spec".into();
         for id in std::mem::take(&mut self.stale) {
             let Some(role) = self.slab.get(id).filter(|role| role.stale) else { continue };
             let stages = stages(role, policies, world, catalog);
@@ -179,7 +175,7 @@ impl Roles {
                 .map(|stage| TierStage {
                     tier: stage.tier.clone(),
                     default_action: stage.default_action,
-                    policies: stage.policies.iter().map(|p| policies.slab[*p].reference(&whole)).collect(),
+                    policies: references(&stage.policies, policies),
                 })
                 .collect();
             let lowered = stages.iter().flat_map(|stage| &stage.policies);
@@ -220,24 +216,30 @@ impl Roles {
 /// The policies of a role in the order of evaluation (semantics 3.6).
 fn stages(role: &Role, policies: &Policies, world: &World, catalog: &Catalog) -> Vec<RoleStage> {
     let all = role.queries.iter().flat_map(|query| &catalog.queries.of(*query).policies);
-    let mut by_tier: Vec<(Arc<str>, Vec<PolicyIx>)> = Vec::new();
+    let mut by_tier: Vec<(Sym, Vec<PolicyIx>)> = Vec::new();
     for ix in all.copied().filter(|ix| policies.slab[*ix].takes_part(role.seat, role.direction)) {
-        let name = &policies.slab[ix].policy.tier;
-        match by_tier.iter_mut().find(|(known, _)| known == name) {
+        let name = policies.slab[ix].tier;
+        match by_tier.iter_mut().find(|(known, _)| *known == name) {
             Some((_, list)) => list.push(ix),
-            None => by_tier.push((name.clone(), vec![ix])),
+            None => by_tier.push((name, vec![ix])),
         }
     }
-    let mut stages: Vec<_> =
-        by_tier.into_iter().map(|(name, list)| (tier(world, &name), name, list)).collect();
+    let symbols = &catalog.symbols;
+    let named = by_tier.into_iter().map(|(name, list)| (symbols.text(name).clone(), list));
+    let mut stages: Vec<_> = named.map(|(name, list)| (tier(world, &name), name, list)).collect();
     stages.sort_by(|(a, name_a, _), (b, name_b, _)| {
         (a.unknown, a.order, name_a).cmp(&(b.unknown, b.order, name_b))
     });
     let ordered = stages.into_iter().map(|(tier, name, mut list)| {
-        list.sort_by(|a, b| policies.slab[*a].place().cmp(&policies.slab[*b].place()));
+        list.sort_by_cached_key(|ix| policies.slab[*ix].place(symbols));
         RoleStage { tier: name, default_action: role.seat.default_action(&tier), policies: list }
     });
     ordered.collect()
+}
+
+fn references(list: &[PolicyIx], policies: &Policies) -> Vec<RuleRef> {
+    let lowered = list.iter().filter_map(|ix| policies.slab[*ix].lowered.as_ref());
+    lowered.map(|lowered| lowered.reference.clone()).collect()
 }
 
 /// What the rules of some policies ask of peers, and of the subject.

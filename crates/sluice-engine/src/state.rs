@@ -31,13 +31,14 @@ impl Core {
         let ties = self.ties();
         let used = self.policies.slab.iter();
         used.map(|(ix, used)| {
-            let mut state = self.state(used, world);
+            let policy = used.policy(&self.catalog.symbols);
+            let mut state = self.state(used, &policy, world);
             if let Some(other) = ties.get(&ix) {
-                let other = &self.policies.slab[*other].policy.key;
+                let other = self.policies.slab[*other].key.object(&self.catalog.symbols);
                 let message = format!("same tier and order as {other}, for some endpoint; ordered by name");
-                state.findings.push(finding(Code::SL2203, &used.policy, "spec", message));
+                state.findings.push(finding(Code::SL2203, &policy, "spec", message));
             }
-            (used.policy.key.clone(), state)
+            (policy.key, state)
         })
         .collect()
     }
@@ -47,7 +48,7 @@ impl Core {
     fn ties(&self) -> BTreeMap<PolicyIx, PolicyIx> {
         let mut ties = BTreeMap::new();
         for stage in self.roles.iter().flat_map(|(_, role)| &role.stages) {
-            let policy = |ix: &PolicyIx| &self.policies.slab[*ix].policy;
+            let policy = |ix: &PolicyIx| &self.policies.slab[*ix];
             let ordered =
                 stage.policies.iter().filter(|ix| policy(ix).key.kind != Kind::KubernetesNetworkPolicy);
             let ordered: Vec<PolicyIx> = ordered.copied().collect();
@@ -89,8 +90,7 @@ impl Core {
     }
 
     /// What the rules of a policy name and nobody has.
-    fn absent(&self, used: &PolicyUse, world: &World) -> Vec<Finding> {
-        let policy = &used.policy;
+    fn absent(&self, used: &PolicyUse, policy: &Policy, world: &World) -> Vec<Finding> {
         let mut findings = Vec::new();
         let rules = |direction| policy.rules(direction).unwrap_or_default();
         for rule in Direction::BOTH.into_iter().flat_map(rules) {
@@ -122,10 +122,9 @@ impl Core {
         findings
     }
 
-    fn state(&self, used: &PolicyUse, world: &World) -> PolicyState {
-        let policy = &used.policy;
+    fn state(&self, used: &PolicyUse, policy: &Policy, world: &World) -> PolicyState {
         let of_subject = self.catalog.queries.of(used.subject);
-        let locals = of_subject.locals.iter().filter(|_| policy.host.concerns_pods());
+        let locals = of_subject.locals.iter().filter(|_| used.concerns_pods());
         let shapes = locals.filter_map(|shape| self.shapes.get(*shape)?.local.as_ref());
         let pods: usize = shapes.map(|local| local.endpoints as usize).sum();
         let hosts = of_subject.hosts.iter().filter(|_| used.concerns_hosts()).count();
@@ -145,7 +144,7 @@ impl Core {
         for rule in &idle_rules {
             findings.push(finding(Code::SL1018, policy, &rule.path, "matches nothing now".into()));
         }
-        findings.extend(self.absent(used, world));
+        findings.extend(self.absent(used, policy, world));
         PolicyState { subjects, idle_rules, findings }
     }
 

@@ -1,15 +1,13 @@
 //! Subjects: which policies apply to which local endpoints. Policies that apply to none are not lowered, so that they
 //! split no class.
 
-use std::sync::Arc;
-
-use sluice_model::{Direction, ObjectDelta, ObjectKey, ProjectPolicies, World};
+use sluice_model::{Direction, ObjectDelta, ProjectPolicies, World};
 
 use crate::core::{Core, Dirty, Progress};
 use crate::ids::{PodId, PolicyIx, QueryId, RoleId, ShapeId, add_sorted, remove_sorted};
 use crate::lower::LoweredPolicy;
 use crate::namespaces::Alone;
-use crate::policies::{PolicyUse, Seat, is_enforced, subject_query};
+use crate::policies::Seat;
 use crate::queries::{Query, Restriction};
 
 impl Core {
@@ -72,46 +70,22 @@ impl Core {
     pub(crate) fn update_projects(&mut self, dirty: &mut Dirty, world: &World) {
         let depends = !dirty.namespaces.is_empty() || !dirty.nodes.is_empty() || !dirty.policies.is_empty();
         if dirty.projects || (depends && !world.isolations.is_empty()) {
-            let now = ProjectPolicies::of(world);
+            let symbols = &self.catalog.symbols;
+            let now =
+                ProjectPolicies::of_world_where(world, |key| self.policies.stored(key, symbols).is_some());
             for change in now.changes_from(&self.projects) {
-                dirty.policies.push(match change {
+                let key = match change {
                     ObjectDelta::Upsert(object) => object.key(),
                     ObjectDelta::Delete(key) => key,
-                });
+                };
+                dirty.policies.push(self.derived_policy(&key));
             }
             self.projects = now;
         }
     }
 
-    /// Takes in policies that are new, other or gone.
-    pub(crate) fn update_policies(&mut self, dirty: &[ObjectKey], world: &World, progress: &mut Progress) {
-        for key in dirty {
-            let new = world.policies.get(key).or_else(|| self.projects.policies.get(key));
-            let new = new.filter(|policy| is_enforced(policy));
-            let old = self.policies.by_key.get(key).copied();
-            if let (Some(ix), Some(new)) = (old, new)
-                && Arc::ptr_eq(&self.policies.slab[ix].policy, new)
-            {
-                continue; // it was named twice
-            }
-            let new = new.map(|policy| {
-                let subject = subject_query(policy, &mut self.catalog);
-                self.policies.slab.insert(PolicyUse::new(policy.clone(), subject))
-            });
-            if let Some(ix) = new {
-                self.enlist(ix, progress);
-                self.policies.by_key.insert(key.clone(), ix);
-            }
-            if let Some(ix) = old {
-                self.dismiss(ix, progress);
-                if new.is_none() {
-                    self.policies.by_key.remove(key);
-                }
-            }
-        }
-    }
-
-    fn enlist(&mut self, ix: PolicyIx, progress: &mut Progress) {
+    /// A policy takes part from now on.
+    pub(crate) fn enlist(&mut self, ix: PolicyIx, progress: &mut Progress) {
         let subject = self.policies.slab[ix].subject;
         if self.catalog.queries.of(subject).policies.is_empty() {
             let query = self.catalog.queries.of(subject).query.clone();
@@ -136,7 +110,8 @@ impl Core {
         self.count_speakers(ix, 1, progress);
     }
 
-    fn dismiss(&mut self, ix: PolicyIx, progress: &mut Progress) {
+    /// A policy no longer takes part.
+    pub(crate) fn dismiss(&mut self, ix: PolicyIx, progress: &mut Progress) {
         self.count_speakers(ix, -1, progress);
         let gone = self.policies.slab.remove(ix).expect("a policy is dismissed once");
         let used = self.catalog.queries.of_mut(gone.subject);
@@ -155,6 +130,7 @@ impl Core {
         if let Some(lowered) = gone.lowered {
             lowered.release(&mut self.catalog);
         }
+        self.catalog.symbols.release(gone.tier);
         // the use of the query is given up when all is done
         progress.queries.insert(gone.subject);
         self.spent_queries.push(gone.subject);
@@ -165,7 +141,7 @@ impl Core {
         let policy = &self.policies.slab[ix];
         let subject = policy.subject;
         let speaks = Direction::BOTH.map(|direction| policy.speaks(direction));
-        let concerns_pods = policy.policy.host.concerns_pods();
+        let concerns_pods = policy.concerns_pods();
         let used = self.catalog.queries.of_mut(subject);
         progress.hosts.extend(&used.hosts);
         for direction in Direction::BOTH.into_iter().filter(|direction| speaks[*direction as usize]) {
@@ -265,11 +241,11 @@ impl Core {
             let (at_pods, at_hosts) = (!used.locals.is_empty(), !used.hosts.is_empty());
             for ix in used.policies.clone() {
                 let record = &mut self.policies.slab[ix];
-                let active =
-                    (at_pods && record.policy.host.concerns_pods()) || (at_hosts && record.concerns_hosts());
+                let active = (at_pods && record.concerns_pods()) || (at_hosts && record.concerns_hosts());
                 match (active, record.lowered.is_some()) {
                     (true, false) => {
-                        record.lowered = Some(LoweredPolicy::new(&record.policy, &mut self.catalog));
+                        let policy = record.policy(&self.catalog.symbols);
+                        record.lowered = Some(Box::new(LoweredPolicy::new(&policy, &mut self.catalog)));
                     }
                     (false, true) => {
                         if let Some(lowered) = record.lowered.take() {

@@ -22,8 +22,17 @@ fn engine_of(world: &World, scope: Scope) -> Engine {
     engine
 }
 
-fn without_pods(world: &World) -> World {
-    World { pods: Default::default(), ..world.clone() }
+/// The engine knows these objects. Of pods it says no more than their keys.
+fn assert_knows(engine: &Engine, world: &World, step: usize) {
+    let policies = world.policies.clone();
+    let others = World { pods: Default::default(), policies: Default::default(), ..world.clone() };
+    assert_eq!(engine.world(), &others, "step {step}");
+    assert!(engine.pods().iter().eq(world.pods.keys()), "step {step}: other pods");
+    let keys: BTreeSet<ObjectKey> = engine.policy_keys().collect();
+    assert!(keys.iter().eq(policies.keys()), "step {step}: other policies");
+    for (key, policy) in &policies {
+        assert_eq!(engine.policy(key).as_ref(), Some(&**policy), "step {step}");
+    }
 }
 
 /// What a plan says, ids aside.
@@ -96,8 +105,7 @@ fn follow(history: &History) -> usize {
         if !matches!(step, Step::Flush | Step::Look) {
             continue;
         }
-        assert_eq!(engine.world(), &without_pods(&told.world), "step {number}");
-        assert!(engine.pods().iter().eq(told.world.pods.keys()), "step {number}: other pods");
+        assert_knows(&engine, &told.world, number);
         if let Some(delta) = engine.flush() {
             followed.apply(&delta);
             assert!(!delta.is_empty() || delta.generation == 1, "step {number}: a delta without content");
@@ -284,6 +292,22 @@ fn resync_deletes_what_is_no_longer_listed() {
         let end = Step::ListEnds(Kind::Pod);
         // a second end does nothing
         history.steps.extend([Step::Flush, end.clone(), Step::Look, end, Step::Look]);
+        hold("history", seed, &history, follow);
+    }
+}
+
+#[test]
+fn resync_of_policies_deletes_what_is_no_longer_listed() {
+    for seed in &Seeds::of_run(200) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let world = random_world(&mut rng);
+        let mut history = begun(&mut rng, &world);
+        let kinds = [Kind::KubernetesNetworkPolicy, Kind::NetworkPolicy, Kind::StagedNetworkPolicy];
+        history.steps.extend(kinds.map(Step::ListBegins));
+        let listed = world.policies.values().filter(|_| rng.random_bool(0.5));
+        history.steps.extend(listed.map(|policy| Step::Upsert(Object::Policy(policy.clone()))));
+        history.steps.extend(kinds.map(Step::ListEnds));
+        history.steps.push(Step::Look);
         hold("history", seed, &history, follow);
     }
 }

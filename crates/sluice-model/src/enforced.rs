@@ -51,6 +51,11 @@ impl Kind {
         matches!(self.role(), Role::Enforced)
     }
 
+    /// Is it a kind of policy that can stand in a tier, enforced or staged?
+    pub fn is_policy(self) -> bool {
+        self.is_enforced_policy() || self.staged_for().is_some()
+    }
+
     /// The kind that a staged kind is staged for; `None` for all others.
     pub fn staged_for(self) -> Option<Kind> {
         match self.role() {

@@ -107,6 +107,11 @@ impl ObjectKey {
     pub fn new(kind: Kind, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         ObjectKey { kind, namespace: namespace.into(), name: name.into() }
     }
+
+    /// What policies of one tier and order are ordered by, bytewise: `name/namespace/kind` (semantics 3.6).
+    pub fn tie_breaker(&self) -> String {
+        format!("{}/{}/{}", self.name, self.namespace, self.kind.name())
+    }
 }
 
 impl fmt::Display for ObjectKey {

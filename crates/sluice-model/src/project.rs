@@ -62,11 +62,13 @@ pub enum ProjectNotice {
 impl ProjectPolicies {
     /// What the world's ProjectIsolation stands for; nothing if there is none.
     pub fn of(world: &World) -> Self {
+        Self::of_world_where(world, |key| world.policies.contains_key(key))
+    }
+
+    /// The same for a world whose policies are kept elsewhere; `taken` says whether a stored policy has a key.
+    pub fn of_world_where(world: &World, taken: impl Fn(&ObjectKey) -> bool) -> Self {
         match world.isolations.get(THE_ISOLATION) {
-            Some(isolation) => {
-                let taken = |key: &ObjectKey| world.policies.contains_key(key);
-                Self::new(isolation, world.namespaces.values(), world.nodes.values(), taken)
-            }
+            Some(isolation) => Self::new(isolation, world.namespaces.values(), world.nodes.values(), taken),
             None => Self::default(),
         }
     }

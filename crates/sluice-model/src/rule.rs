@@ -164,7 +164,7 @@ impl Policy {
 
     /// The order of policies inside a tier: order, then bytewise by `name/namespace/kind` (semantics 3.6).
     pub fn sort_key(&self) -> (Order, String) {
-        (self.order, format!("{}/{}/{}", self.key.name, self.key.namespace, self.key.kind.name()))
+        (self.order, self.key.tie_breaker())
     }
 
     /// Does the policy select a HostEndpoint with these labels ([`crate::World::calico_host_labels`])? Only a
