@@ -30,7 +30,7 @@ pub(crate) struct PolicyKey {
 impl PolicyKey {
     /// The key as others know it.
     pub(crate) fn object(self, symbols: &Symbols) -> ObjectKey {
-        let [namespace, name] = [self.namespace, self.name].map(|part| symbols.text(part).clone());
+        let [namespace, name] = [self.namespace, self.name].map(|part| symbols.text(part).into());
         ObjectKey { kind: self.kind, namespace, name }
     }
 

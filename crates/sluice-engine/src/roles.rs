@@ -225,7 +225,7 @@ fn stages(role: &Role, policies: &Policies, world: &World, catalog: &Catalog) ->
         }
     }
     let symbols = &catalog.symbols;
-    let named = by_tier.into_iter().map(|(name, list)| (symbols.text(name).clone(), list));
+    let named = by_tier.into_iter().map(|(name, list)| (Arc::from(symbols.text(name)), list));
     let mut stages: Vec<_> = named.map(|(name, list)| (tier(world, &name), name, list)).collect();
     stages.sort_by(|(a, name_a, _), (b, name_b, _)| {
         (a.unknown, a.order, name_a).cmp(&(b.unknown, b.order, name_b))
