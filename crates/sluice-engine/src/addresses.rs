@@ -106,7 +106,9 @@ impl Core {
         progress: &Progress,
         plan: &Plan,
     ) {
-        for shape in progress.shapes.iter().filter_map(|shape| self.shapes.get(*shape)) {
+        // On a cold start all addresses have owners that they did not have before.
+        let shapes = progress.shapes.iter().filter(|_| !plan.hosts.is_empty());
+        for shape in shapes.filter_map(|shape| self.shapes.get(*shape)) {
             due.extend(self.pods.chain(shape.head).flat_map(|(_, pod)| pod.addresses.iter().copied()));
         }
         for (first, last) in v4 {

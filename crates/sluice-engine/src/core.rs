@@ -17,14 +17,14 @@ use crate::facts::{FactLists, PortMaps};
 use crate::functions::Functions;
 use crate::holders::Holders;
 use crate::hosts::Hosts;
-use crate::ids::{HolderId, HostId, PodId, QueryId, ShapeId, Sym};
+use crate::ids::{HolderId, HostId, PodId, PolicyKeyId, QueryId, ShapeId, Sym};
 use crate::legs::Legs;
 use crate::members::SetEdit;
 use crate::namespaces::Namespaces;
 use crate::nodes::NodeAddresses;
 use crate::places::Places;
 use crate::pods::Pods;
-use crate::policies::{Policies, PolicyKey};
+use crate::policies::Policies;
 use crate::queries::QueryIndex;
 use crate::roles::Roles;
 use crate::shapes::Shapes;
@@ -35,7 +35,8 @@ pub(crate) type Pair = (Arc<str>, Arc<str>);
 /// What has changed since the last flush.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    pub(crate) namespaces: Vec<Arc<str>>,
+    /// Has a Namespace come, changed or gone?
+    pub(crate) namespaces: bool,
     pub(crate) accounts: BTreeSet<Pair>,
     pub(crate) tiers: bool,
     pub(crate) sets: BTreeMap<Pair, SetEdit>,
@@ -45,7 +46,7 @@ pub(crate) struct Dirty {
     /// What the ProjectIsolation stands for may be different.
     pub(crate) projects: bool,
     pub(crate) nodes: BTreeSet<Arc<str>>,
-    pub(crate) policies: Vec<PolicyKey>,
+    pub(crate) policies: Vec<PolicyKeyId>,
     /// Local pods that may have become, have ceased to be, or are other endpoints.
     pub(crate) pods: Vec<PodId>,
     /// Addresses whose owners may be others.
@@ -166,7 +167,7 @@ impl Core {
     pub(crate) fn flush(&mut self, world: &World, plan: &mut Plan, delta: &mut PlanDelta) {
         let mut progress = Progress::default();
         let mut dirty = std::mem::take(&mut self.dirty);
-        self.update_namespaces(&dirty, world, &mut progress);
+        self.update_accounts(&dirty, world);
         self.update_holders(&dirty, world);
         self.update_hosts(&dirty, world, &mut progress);
         self.count_endpoints(&mut dirty.pods, &mut progress);
@@ -223,7 +224,7 @@ impl Core {
         self.shapes.settle();
         self.holders.settle();
         self.hosts.settle();
-        self.policies.slab.settle();
+        self.policies.settle();
         self.roles.settle();
         self.places.settle();
         self.classes.settle();

@@ -1,10 +1,9 @@
 //! The engine: objects in, plan deltas out.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sluice_model::{Kind, Object, ObjectDelta, ObjectKey, PodKey, Policy, World};
+use sluice_model::{Kind, Namespace, Object, ObjectDelta, ObjectKey, PodKey, Policy, World};
 use sluice_plan::{Plan, PlanDelta, Revisions};
 use sluice_report::Finding;
 
@@ -29,7 +28,8 @@ pub enum Scope {
 #[derive(Debug)]
 pub struct Engine {
     core: Core,
-    /// All objects but pods, of which much less is kept, and policies, which are kept packed.
+    /// All objects but pods, of which much less is kept, namespaces, which are kept as numbers, and policies, which are
+    /// kept packed.
     world: World,
     plan: Plan,
     revisions: Revisions,
@@ -83,14 +83,10 @@ impl Engine {
             ObjectDelta::Upsert(Object::Policy(policy)) => self.stale |= self.core.upsert_policy(&policy),
             ObjectDelta::Delete(key) if key.kind.is_policy() => self.stale |= self.core.delete_policy(&key),
             ObjectDelta::Upsert(Object::Namespace(namespace)) => {
-                let name = namespace.name.clone();
-                match self.world.namespaces.entry(name.clone()) {
-                    Entry::Occupied(known) if *known.get() == namespace => return,
-                    Entry::Occupied(mut known) => drop(known.insert(namespace)),
-                    Entry::Vacant(place) => drop(place.insert(namespace)),
-                }
-                self.core.dirty.namespaces.push(name);
-                self.stale = true;
+                self.stale |= self.core.upsert_namespace(&namespace);
+            }
+            ObjectDelta::Delete(key) if key.kind == Kind::Namespace => {
+                self.stale |= self.core.delete_namespace(&key.name);
             }
             ObjectDelta::Upsert(Object::NetworkSet(set)) => {
                 let pair = (set.namespace.clone(), set.name.clone());
@@ -122,7 +118,6 @@ impl Engine {
         let dirty = &mut self.core.dirty;
         let pair = (key.namespace.clone(), key.name.clone());
         match key.kind {
-            Kind::Namespace => dirty.namespaces.push(key.name),
             Kind::Node => drop(dirty.nodes.insert(key.name)),
             Kind::ServiceAccount => drop(dirty.accounts.insert(pair)),
             Kind::Tier => dirty.tiers = true,
@@ -140,6 +135,7 @@ impl Engine {
             Kind::ResolvedName => dirty.names = true,
             Kind::ProjectIsolation => dirty.projects = true,
             Kind::Service
+            | Kind::Namespace
             | Kind::Pod
             | Kind::Profile
             | Kind::KubernetesNetworkPolicy
@@ -164,6 +160,7 @@ impl Engine {
         let Some(seen) = self.resyncs.remove(&kind) else { return };
         let known = match kind {
             Kind::Pod => self.core.pod_keys(),
+            Kind::Namespace => self.namespaces().map(|namespace| Object::Namespace(namespace).key()).collect(),
             _ if kind.is_policy() => self.policy_keys().filter(|key| key.kind == kind).collect(),
             _ => keys_of(&self.world, kind),
         };
@@ -217,10 +214,15 @@ impl Engine {
         &self.plan
     }
 
-    /// The objects except pods, of which the engine keeps only what policy sees, and policies, which it keeps packed
-    /// ([`Engine::policy`]); including those applied since the last flush.
+    /// The objects except pods, of which the engine keeps only what policy sees, namespaces ([`Engine::namespaces`]) and
+    /// policies ([`Engine::policy`]), which it keeps in fewer bytes; including those applied since the last flush.
     pub fn world(&self) -> &World {
         &self.world
+    }
+
+    /// Every namespace, as it was applied, in no order; including those applied since the last flush.
+    pub fn namespaces(&self) -> impl Iterator<Item = Namespace> {
+        self.core.namespaces.iter(&self.core.catalog.symbols)
     }
 
     /// Every pod that is known.
@@ -236,7 +238,8 @@ impl Engine {
 
     /// A policy that is stored, as it was applied.
     pub fn policy(&self, key: &ObjectKey) -> Option<Policy> {
-        Some(self.core.policies.stored(key, &self.core.catalog.symbols)?.policy(key))
+        let symbols = &self.core.catalog.symbols;
+        Some(self.core.policies.stored(key, symbols)?.policy(symbols))
     }
 
     /// Every policy with what the last flush found about it. Computed anew with every call, at a cost that grows with the

@@ -153,7 +153,8 @@ impl Core {
 
     /// Does a namespace exist, or count as existing because an object names it (semantics 1.4)?
     fn knows(&self, namespace: &str, world: &World) -> bool {
-        if world.namespaces.contains_key(namespace) {
+        let known = self.catalog.symbols.find(namespace);
+        if known.is_some_and(|namespace| self.namespaces.exists(namespace)) {
             return true;
         }
         if self.namespaces_are_complete || namespace.is_empty() {
@@ -171,7 +172,7 @@ impl Core {
             || names!(world.services)
             || names!(world.slices)
             // Only where namespaces may be absent, offline, and only for a profile that names one that is.
-            || self.catalog.symbols.find(&namespace).is_some_and(|namespace| {
+            || known.is_some_and(|namespace| {
                 self.policies.name_namespace(namespace)
                     || self.pods.iter().any(|(_, pod)| pod.namespace == namespace)
             })

@@ -66,6 +66,8 @@ ids! {
     ListId,
     /// A class, before it has its public id.
     ClassIx,
+    /// The kind, namespace and name of a policy.
+    PolicyKeyId,
     /// A policy.
     PolicyIx,
     /// The policies that apply to a shape in one direction.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-use sluice_model::World;
+use rustc_hash::{FxHashMap, FxHashSet};
+use sluice_model::{self as model, World};
+use sluice_selector::Labels;
 use smallvec::SmallVec;
 
-use crate::core::{Core, Dirty, Progress};
+use crate::core::{Core, Dirty};
 use crate::ids::{ShapeId, Sym};
-use crate::labels::{Accounts, LabelList, PodLabels, release_labels, take_labels};
+use crate::labels::{Accounts, LabelList, PodLabels, are_labels, release_labels, take_labels, value_of};
 use crate::shapes::Shape;
 use crate::symbols::Symbols;
 
@@ -16,8 +17,11 @@ use crate::symbols::Symbols;
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     labels: FxHashMap<Sym, LabelList>,
-    /// The namespaces with a label and a value.
+    /// Of those that have any: what a ProjectIsolation looks at beside labels (semantics 8.2).
+    annotations: FxHashMap<Sym, LabelList>,
+    /// The namespaces with a label and a value, for label keys that a selector in use has asked for.
     by_label: FxHashMap<(Sym, Sym), SmallVec<[Sym; 4]>>,
+    posted: FxHashSet<Sym>,
     /// The label that a namespace has that is known only from other objects.
     name_label: Sym,
     pub(crate) accounts: Accounts,
@@ -30,7 +34,9 @@ impl Namespaces {
     pub(crate) fn new(symbols: &mut Symbols) -> Self {
         Namespaces {
             labels: FxHashMap::default(),
+            annotations: FxHashMap::default(),
             by_label: FxHashMap::default(),
+            posted: FxHashSet::default(),
             name_label: symbols.take("kubernetes.io/metadata.name"),
             accounts: Accounts::default(),
         }
@@ -52,18 +58,59 @@ impl Namespaces {
     }
 
     /// The namespaces that may have a label with this value, each at least once.
-    pub(crate) fn with_label(&self, label: Sym, value: Sym) -> impl Iterator<Item = Sym> {
+    pub(crate) fn with_label(&mut self, label: Sym, value: Sym) -> impl Iterator<Item = Sym> {
+        if self.posted.insert(label) {
+            for (namespace, labels) in &self.labels {
+                if let Some(value) = value_of(labels, label) {
+                    self.by_label.entry((label, value)).or_default().push(*namespace);
+                }
+            }
+        }
         let by_name = (label == self.name_label).then_some(value);
         self.by_label.get(&(label, value)).into_iter().flatten().copied().chain(by_name)
     }
 
+    /// The namespace as it was applied.
+    fn namespace(&self, namespace: Sym, labels: &LabelList, symbols: &Symbols) -> model::Namespace {
+        let annotations = self.annotations.get(&namespace);
+        model::Namespace {
+            name: symbols.text(namespace).into(),
+            labels: texts(labels, symbols),
+            annotations: annotations.map(|list| texts(list, symbols)).unwrap_or_default(),
+        }
+    }
+
+    /// Every namespace that exists, as it was applied.
+    pub(crate) fn iter(&self, symbols: &Symbols) -> impl Iterator<Item = model::Namespace> {
+        self.labels.iter().map(|(namespace, labels)| self.namespace(*namespace, labels, symbols))
+    }
+
+    /// Is this the namespace that is known?
+    fn is(&self, namespace: Sym, written: &model::Namespace, symbols: &Symbols) -> bool {
+        let same = |list: Option<&LabelList>, labels| {
+            are_labels(list.map(|list| &**list).unwrap_or_default(), labels, symbols)
+        };
+        self.exists(namespace)
+            && same(self.labels.get(&namespace), &written.labels)
+            && same(self.annotations.get(&namespace), &written.annotations)
+    }
+
     /// Brings one namespace up to date; whether selectors see another one now.
-    fn update(&mut self, name: &Arc<str>, world: &World, symbols: &mut Symbols) -> Option<Sym> {
-        let namespace = symbols.take(name);
-        let new = world.namespaces.get(name).map(|namespace| take_labels(&namespace.labels, symbols));
-        let old = match new {
+    fn update(
+        &mut self,
+        namespace: Sym,
+        written: Option<&model::Namespace>,
+        symbols: &mut Symbols,
+    ) -> bool {
+        let annotations = written.filter(|written| !written.annotations.is_empty());
+        let old = match annotations.map(|written| take_labels(&written.annotations, symbols)) {
+            Some(annotations) => self.annotations.insert(namespace, annotations),
+            None => self.annotations.remove(&namespace),
+        };
+        old.iter().for_each(|old| release_labels(old, symbols));
+        let old = match written.map(|written| take_labels(&written.labels, symbols)) {
             Some(labels) => {
-                for pair in &labels {
+                for pair in labels.iter().filter(|(label, _)| self.posted.contains(label)) {
                     self.by_label.entry(*pair).or_default().push(namespace);
                 }
                 symbols.retain(namespace);
@@ -76,7 +123,7 @@ impl Namespaces {
         let before: &[(Sym, Sym)] = old.as_deref().unwrap_or(&alone);
         let changed = *before != *self.labels(namespace, &mut after);
         if let Some(old) = old {
-            for pair in &old {
+            for pair in old.iter().filter(|(label, _)| self.posted.contains(label)) {
                 if let Some(posting) = self.by_label.get_mut(pair) {
                     if let Some(at) = posting.iter().position(|other| *other == namespace) {
                         posting.swap_remove(at);
@@ -89,8 +136,7 @@ impl Namespaces {
             release_labels(&old, symbols);
             symbols.release(namespace);
         }
-        symbols.release(namespace);
-        changed.then_some(namespace)
+        changed
     }
 
     /// What selectors see of the pods of a shape.
@@ -111,33 +157,56 @@ impl Namespaces {
     }
 }
 
+fn texts(labels: &[(Sym, Sym)], symbols: &Symbols) -> Labels {
+    labels.iter().map(|(key, value)| (symbols.text(*key), symbols.text(*value))).collect()
+}
+
 impl Core {
-    /// Takes in changes of namespaces and service accounts.
-    pub(crate) fn update_namespaces(&mut self, dirty: &Dirty, world: &World, progress: &mut Progress) {
-        for name in &dirty.namespaces {
-            let symbols = &mut self.catalog.symbols;
-            let existed = symbols.find(name).is_some_and(|namespace| self.namespaces.exists(namespace));
-            let changed = self.namespaces.update(name, world, symbols);
-            if let Some(namespace) = changed {
-                let shapes: Vec<ShapeId> = self.shapes.in_namespace(namespace).to_vec();
-                for shape in shapes {
-                    if self.shapes.get(shape).is_some_and(|s| s.key.namespace == namespace) {
-                        self.shapes.make_stale(shape);
-                    }
-                }
-                self.make_holders_stale(namespace);
-            }
-            if let Some(namespace) = self.catalog.symbols.find(name)
-                && existed != self.namespaces.exists(namespace)
-            {
-                // whether the profile of its pods allows (semantics 3.7)
-                for shape in self.shapes.in_namespace(namespace) {
-                    if let Some(shape) = self.shapes.get(*shape).filter(|s| s.key.namespace == namespace) {
-                        progress.endpoints.extend(self.pods.chain(shape.head).map(|(pod, _)| pod));
-                    }
-                }
+    /// Takes in a Namespace; whether it is another one than before.
+    pub(crate) fn upsert_namespace(&mut self, written: &model::Namespace) -> bool {
+        let symbols = &mut self.catalog.symbols;
+        let known = symbols.find(&written.name);
+        if known.is_some_and(|namespace| self.namespaces.is(namespace, written, symbols)) {
+            return false;
+        }
+        let namespace = symbols.take(&written.name);
+        self.update_namespace(namespace, Some(written));
+        self.catalog.symbols.release(namespace);
+        true
+    }
+
+    /// A Namespace is gone; whether it was there.
+    pub(crate) fn delete_namespace(&mut self, name: &str) -> bool {
+        let known = self.catalog.symbols.find(name).filter(|namespace| self.namespaces.exists(*namespace));
+        let Some(namespace) = known else { return false };
+        self.catalog.symbols.retain(namespace);
+        self.update_namespace(namespace, None);
+        self.catalog.symbols.release(namespace);
+        true
+    }
+
+    fn update_namespace(&mut self, namespace: Sym, written: Option<&model::Namespace>) {
+        self.dirty.namespaces = true;
+        let existed = self.namespaces.exists(namespace);
+        let changed = self.namespaces.update(namespace, written, &mut self.catalog.symbols);
+        let members = self.shapes.in_namespace(namespace).iter().copied();
+        let members = members.filter(|id| self.shapes.get(*id).is_some_and(|s| s.key.namespace == namespace));
+        let members: Vec<ShapeId> = members.collect();
+        if existed != self.namespaces.exists(namespace) {
+            // whether the profile of its pods allows (semantics 3.7)
+            for shape in &members {
+                let pods = self.pods.chain(self.shapes.of(*shape).head).map(|(pod, _)| pod);
+                self.dirty.pods.extend(pods.filter(|pod| self.locals.contains_key(pod)));
             }
         }
+        if changed {
+            members.into_iter().for_each(|shape| self.shapes.make_stale(shape));
+            self.make_holders_stale(namespace);
+        }
+    }
+
+    /// Takes in changes of service accounts.
+    pub(crate) fn update_accounts(&mut self, dirty: &Dirty, world: &World) {
         for (namespace, name) in &dirty.accounts {
             self.update_account(namespace, name, world);
         }

@@ -3,9 +3,10 @@
 //! There may be very many, nearly all of them of no concern to any endpoint in scope: those cost little more than their
 //! packed bytes. Who needs a rule unpacks the policy.
 
-use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, Hash, Hasher};
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHasher};
 use sluice_model::{
     BUILT_IN_TIERS, Direction, HostUse, Kind, ObjectKey, Order, PackedPolicy, Policy, Stage, Subject,
     TierDefault, World,
@@ -14,7 +15,7 @@ use sluice_model::{
 use crate::catalog::Catalog;
 use crate::core::{Core, Progress};
 use crate::expr::{Expr, Key};
-use crate::ids::{PolicyIx, QueryId, Slab, Sym};
+use crate::ids::{Mark, PolicyIx, PolicyKeyId, QueryId, Slab, Sym};
 use crate::lower::LoweredPolicy;
 use crate::queries::{Query, QueryScope};
 use crate::symbols::Symbols;
@@ -33,28 +34,13 @@ impl PolicyKey {
         let [namespace, name] = [self.namespace, self.name].map(|part| symbols.text(part).into());
         ObjectKey { kind: self.kind, namespace, name }
     }
-
-    /// The key in numbers that are in use.
-    fn find(key: &ObjectKey, symbols: &Symbols) -> Option<Self> {
-        let (namespace, name) = (symbols.find(&key.namespace)?, symbols.find(&key.name)?);
-        Some(PolicyKey { kind: key.kind, namespace, name })
-    }
-
-    fn take(key: &ObjectKey, symbols: &mut Symbols) -> Self {
-        PolicyKey { kind: key.kind, namespace: symbols.take(&key.namespace), name: symbols.take(&key.name) }
-    }
-
-    fn release(self, symbols: &mut Symbols) {
-        symbols.release(self.namespace);
-        symbols.release(self.name);
-    }
 }
 
-/// A policy that takes part in tiers.
+/// A policy that is stored, takes part in tiers, or both.
 #[derive(Debug)]
-pub(crate) struct PolicyUse {
+pub(crate) struct PolicyRecord {
     pub(crate) key: PolicyKey,
-    pub(crate) packed: PackedPolicy,
+    packed: PackedPolicy,
     /// Its tier's name.
     pub(crate) tier: Sym,
     /// Its place in the tier.
@@ -68,18 +54,17 @@ pub(crate) struct PolicyUse {
     pub(crate) lowered: Option<Box<LoweredPolicy>>,
 }
 
-impl PolicyUse {
-    /// `outline` is the policy without its rules.
-    fn new(key: PolicyKey, packed: PackedPolicy, outline: &Policy, catalog: &mut Catalog) -> Self {
-        PolicyUse {
+impl PolicyRecord {
+    fn new(key: PolicyKey, packed: PackedPolicy, policy: &Policy, catalog: &mut Catalog) -> Self {
+        PolicyRecord {
             key,
             packed,
-            tier: catalog.symbols.take(&outline.tier),
-            order: outline.order,
-            host: outline.host,
-            concerns_hosts: concerns_hosts(outline),
-            speaks: Direction::BOTH.map(|direction| outline.rules(direction).is_some()),
-            subject: subject_query(outline, catalog),
+            tier: catalog.symbols.take(&policy.tier),
+            order: policy.order,
+            host: policy.host,
+            concerns_hosts: concerns_hosts(policy),
+            speaks: Direction::BOTH.map(|direction| policy.rules(direction).is_some()),
+            subject: subject_query(policy, catalog),
             lowered: None,
         }
     }
@@ -154,10 +139,11 @@ fn seat_of(stage: Stage, host: HostUse) -> bool {
 }
 
 /// What is known of a key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
+    key: PolicyKey,
     /// The policy that is stored under it.
-    stored: Option<PackedPolicy>,
+    stored: Option<PolicyIx>,
     /// The policy that takes part in tiers since the last flush.
     used: Option<PolicyIx>,
 }
@@ -165,102 +151,167 @@ struct Known {
 /// All policies.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
-    pub(crate) slab: Slab<PolicyIx, PolicyUse>,
-    /// Each key has a use of its strings.
-    known: FxHashMap<PolicyKey, Known>,
+    pub(crate) slab: Slab<PolicyIx, PolicyRecord>,
+    known: Slab<PolicyKeyId, Known>,
+    numbers: HashTable<(Mark, PolicyKeyId)>,
+    /// Policies are packed here first.
+    buffer: Vec<u8>,
+}
+
+fn mark(kind: Kind, namespace: &[u8], name: &[u8]) -> Mark {
+    let mut hasher: FxHasher = FxBuildHasher.build_hasher();
+    kind.hash(&mut hasher);
+    hasher.write(namespace);
+    hasher.write(name);
+    Mark::of(hasher.finish())
 }
 
 impl Policies {
+    fn find(&self, key: &ObjectKey, symbols: &Symbols) -> Option<PolicyKeyId> {
+        let mark = mark(key.kind, key.namespace.as_bytes(), key.name.as_bytes());
+        let is_it = |(other, id): &(Mark, PolicyKeyId)| {
+            *other == mark && {
+                let known = self.known[*id].key;
+                let is = |sym, text| symbols.is(sym, text);
+                known.kind == key.kind && is(known.name, &key.name) && is(known.namespace, &key.namespace)
+            }
+        };
+        self.numbers.find(mark.hash(), is_it).map(|(_, id)| *id)
+    }
+
+    /// The number of a key, from now on.
+    fn enter(&mut self, key: &ObjectKey, symbols: &mut Symbols) -> PolicyKeyId {
+        self.find(key, symbols).unwrap_or_else(|| {
+            let mark = mark(key.kind, key.namespace.as_bytes(), key.name.as_bytes());
+            let (namespace, name) = (symbols.take(&key.namespace), symbols.take(&key.name));
+            let key = PolicyKey { kind: key.kind, namespace, name };
+            let id = self.known.insert(Known { key, stored: None, used: None });
+            self.numbers.insert_unique(mark.hash(), (mark, id), |(mark, _)| mark.hash());
+            id
+        })
+    }
+
+    /// Forgets a key of which nothing is known.
+    fn tidy(&mut self, id: PolicyKeyId, symbols: &mut Symbols) {
+        if self.known.get(id).is_some_and(|known| known.stored.is_none() && known.used.is_none())
+            && let Some(Known { key, .. }) = self.known.remove(id)
+        {
+            let mark = mark(key.kind, symbols.bytes(key.namespace), symbols.bytes(key.name));
+            let entry = self.numbers.find_entry(mark.hash(), |(_, other)| *other == id);
+            drop(entry.map(|entry| entry.remove()));
+            symbols.release(key.namespace);
+            symbols.release(key.name);
+        }
+    }
+
+    /// A policy under a key; it takes part in nothing yet.
+    fn record(&mut self, id: PolicyKeyId, policy: &Policy, catalog: &mut Catalog) -> PolicyIx {
+        let packed = PackedPolicy::by_way_of(policy, &mut self.buffer);
+        self.slab.insert(PolicyRecord::new(self.known[id].key, packed, policy, catalog))
+    }
+
+    /// Forgets a policy that takes part in nothing.
+    fn forget(&mut self, ix: PolicyIx, catalog: &mut Catalog) {
+        if let Some(gone) = self.slab.remove(ix) {
+            catalog.symbols.release(gone.tier);
+            catalog.release_query(gone.subject);
+        }
+    }
+
     /// The policy that is stored under a key.
-    pub(crate) fn stored(&self, key: &ObjectKey, symbols: &Symbols) -> Option<&PackedPolicy> {
-        self.known.get(&PolicyKey::find(key, symbols)?)?.stored.as_ref()
+    pub(crate) fn stored(&self, key: &ObjectKey, symbols: &Symbols) -> Option<&PolicyRecord> {
+        Some(&self.slab[self.known[self.find(key, symbols)?].stored?])
     }
 
     /// The keys of all policies that are stored.
     pub(crate) fn stored_keys(&self, symbols: &Symbols) -> impl Iterator<Item = ObjectKey> {
         let stored = self.known.iter().filter(|(_, known)| known.stored.is_some());
-        stored.map(|(key, _)| key.object(symbols))
+        stored.map(|(_, known)| known.key.object(symbols))
+    }
+
+    /// The policies that take part in tiers since the last flush.
+    pub(crate) fn used(&self) -> impl Iterator<Item = (PolicyIx, &PolicyRecord)> {
+        self.known.iter().filter_map(|(_, known)| Some((known.used?, &self.slab[known.used?])))
     }
 
     /// Is a policy of this namespace stored?
     pub(crate) fn name_namespace(&self, namespace: Sym) -> bool {
-        self.known.iter().any(|(key, known)| key.namespace == namespace && known.stored.is_some())
+        self.known.iter().any(|(_, known)| known.key.namespace == namespace && known.stored.is_some())
     }
 
-    /// What is known of a key, from now on.
-    fn entry(&mut self, key: &ObjectKey, symbols: &mut Symbols) -> (PolicyKey, &mut Known) {
-        let key = PolicyKey::take(key, symbols);
-        match self.known.entry(key) {
-            Entry::Occupied(known) => {
-                key.release(symbols);
-                (key, known.into_mut())
-            }
-            Entry::Vacant(place) => (key, place.insert(Known::default())),
-        }
-    }
-
-    /// Forgets a key of which nothing is known.
-    fn tidy(&mut self, key: PolicyKey, symbols: &mut Symbols) {
-        if self.known.get(&key).is_some_and(|known| known.stored.is_none() && known.used.is_none()) {
-            self.known.remove(&key);
-            key.release(symbols);
-        }
+    pub(crate) fn settle(&mut self) {
+        self.slab.settle();
+        self.known.settle();
     }
 }
 
 impl Core {
     /// Takes in a policy; whether it is another one than before.
     pub(crate) fn upsert_policy(&mut self, policy: &Policy) -> bool {
-        let packed = PackedPolicy::new(policy);
-        let (key, known) = self.policies.entry(&policy.key, &mut self.catalog.symbols);
-        if known.stored.as_ref() == Some(&packed) {
-            return false;
+        let Core { policies, catalog, .. } = self;
+        let id = policies.enter(&policy.key, &mut catalog.symbols);
+        let new = policies.record(id, policy, catalog);
+        let Known { stored, used, .. } = policies.known[id];
+        let is_new = |ix: &PolicyIx| policies.slab[*ix].packed == policies.slab[new].packed;
+        if let Some(same) = stored.into_iter().chain(used).find(is_new) {
+            policies.forget(new, catalog);
+            if stored == Some(same) {
+                return false;
+            }
+            policies.known[id].stored = used;
+        } else {
+            policies.known[id].stored = Some(new);
         }
-        known.stored = Some(packed);
-        self.dirty.policies.push(key);
+        if let Some(old) = stored.filter(|old| Some(*old) != used) {
+            policies.forget(old, catalog);
+        }
+        self.dirty.policies.push(id);
         true
     }
 
     /// A policy is gone; whether it was there.
     pub(crate) fn delete_policy(&mut self, key: &ObjectKey) -> bool {
-        let key = PolicyKey::find(key, &self.catalog.symbols);
-        let known = key.and_then(|key| Some((key, self.policies.known.get_mut(&key)?)));
-        let Some((key, known)) = known.filter(|(_, known)| known.stored.is_some()) else { return false };
-        known.stored = None;
-        self.dirty.policies.push(key);
+        let Core { policies, catalog, .. } = self;
+        let Some(id) = policies.find(key, &catalog.symbols) else { return false };
+        let known = &mut policies.known[id];
+        let Some(old) = known.stored.take() else { return false };
+        if known.used != Some(old) {
+            policies.forget(old, catalog);
+        }
+        self.dirty.policies.push(id);
         true
     }
 
     /// Takes in policies that are new, other or gone.
-    pub(crate) fn update_policies(&mut self, dirty: &[PolicyKey], progress: &mut Progress) {
-        for key in dirty {
-            let Some(known) = self.policies.known.get(key) else { continue }; // it was named twice
-            let (stored, old) = (known.stored.clone(), known.used);
-            let object = key.object(&self.catalog.symbols);
-            let derived = || self.projects.policies.get(&object).map(|policy| PackedPolicy::new(policy));
-            let new = stored.or_else(derived).filter(|_| key.kind.is_enforced_policy());
-            if let (Some(ix), Some(new)) = (old, &new)
-                && self.policies.slab[ix].packed == *new
-            {
-                continue;
+    pub(crate) fn update_policies(&mut self, dirty: &[PolicyKeyId], progress: &mut Progress) {
+        for id in dirty.iter().copied() {
+            let Some(known) = self.policies.known.get(id) else { continue }; // it was named twice
+            let (key, stored, old) = (known.key, known.stored, known.used);
+            let new = match stored {
+                Some(ix) => Some(ix).filter(|_| key.kind.is_enforced_policy()),
+                None => self.derived(id, old),
+            };
+            self.policies.known[id].used = new;
+            if new != old {
+                new.into_iter().for_each(|ix| self.enlist(ix, progress));
+                old.into_iter().for_each(|ix| self.dismiss(ix, progress));
             }
-            let new = new.map(|packed| {
-                let outline = packed.outline(&object);
-                let policy = PolicyUse::new(*key, packed, &outline, &mut self.catalog);
-                self.policies.slab.insert(policy)
-            });
-            if let Some(known) = self.policies.known.get_mut(key) {
-                known.used = new;
-            }
-            new.into_iter().for_each(|ix| self.enlist(ix, progress));
-            old.into_iter().for_each(|ix| self.dismiss(ix, progress));
-            self.policies.tidy(*key, &mut self.catalog.symbols);
+            self.policies.tidy(id, &mut self.catalog.symbols);
         }
     }
 
+    /// The policy under a key that projects stand for; `old` if it is the same.
+    fn derived(&mut self, id: PolicyKeyId, old: Option<PolicyIx>) -> Option<PolicyIx> {
+        let Core { policies, catalog, projects, .. } = self;
+        let policy = projects.policies.get(&policies.known[id].key.object(&catalog.symbols))?;
+        let new = policies.record(id, policy, catalog);
+        let same = old.filter(|old| policies.slab[*old].packed == policies.slab[new].packed);
+        same.inspect(|_| policies.forget(new, catalog)).or(Some(new))
+    }
+
     /// The number of a key whose policy may be another one since projects are.
-    pub(crate) fn derived_policy(&mut self, key: &ObjectKey) -> PolicyKey {
-        self.policies.entry(key, &mut self.catalog.symbols).0
+    pub(crate) fn derived_policy(&mut self, key: &ObjectKey) -> PolicyKeyId {
+        self.policies.enter(key, &mut self.catalog.symbols)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::criterion::Criterion;
 use crate::facts::Answers;
 use crate::ids::{PodId, PolicyIx};
 use crate::lower::LoweredRule;
-use crate::policies::PolicyUse;
+use crate::policies::PolicyRecord;
 
 /// A policy as the last flush found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,8 +29,7 @@ impl Core {
     /// The states of all enforced policies.
     pub(crate) fn states(&self, world: &World) -> BTreeMap<ObjectKey, PolicyState> {
         let ties = self.ties();
-        let used = self.policies.slab.iter();
-        used.map(|(ix, used)| {
+        self.policies.used().map(|(ix, used)| {
             let policy = used.policy(&self.catalog.symbols);
             let mut state = self.state(used, &policy, world);
             if let Some(other) = ties.get(&ix) {
@@ -90,7 +89,7 @@ impl Core {
     }
 
     /// What the rules of a policy name and nobody has.
-    fn absent(&self, used: &PolicyUse, policy: &Policy, world: &World) -> Vec<Finding> {
+    fn absent(&self, used: &PolicyRecord, policy: &Policy, world: &World) -> Vec<Finding> {
         let mut findings = Vec::new();
         let rules = |direction| policy.rules(direction).unwrap_or_default();
         for rule in Direction::BOTH.into_iter().flat_map(rules) {
@@ -122,7 +121,7 @@ impl Core {
         findings
     }
 
-    fn state(&self, used: &PolicyUse, policy: &Policy, world: &World) -> PolicyState {
+    fn state(&self, used: &PolicyRecord, policy: &Policy, world: &World) -> PolicyState {
         let of_subject = self.catalog.queries.of(used.subject);
         let locals = of_subject.locals.iter().filter(|_| used.concerns_pods());
         let shapes = locals.filter_map(|shape| self.shapes.get(*shape)?.local.as_ref());

@@ -1,7 +1,7 @@
 //! Subjects: which policies apply to which local endpoints. Policies that apply to none are not lowered, so that they
 //! split no class.
 
-use sluice_model::{Direction, ObjectDelta, ProjectPolicies, World};
+use sluice_model::{Direction, Namespace, ObjectDelta, ObjectKey, ProjectPolicies, World};
 
 use crate::core::{Core, Dirty, Progress};
 use crate::ids::{PodId, PolicyIx, QueryId, RoleId, ShapeId, add_sorted, remove_sorted};
@@ -68,11 +68,15 @@ impl Core {
 
     /// Finds what the ProjectIsolation stands for now, if anything that it depends on has changed.
     pub(crate) fn update_projects(&mut self, dirty: &mut Dirty, world: &World) {
-        let depends = !dirty.namespaces.is_empty() || !dirty.nodes.is_empty() || !dirty.policies.is_empty();
+        let depends = dirty.namespaces || !dirty.nodes.is_empty() || !dirty.policies.is_empty();
         if dirty.projects || (depends && !world.isolations.is_empty()) {
             let symbols = &self.catalog.symbols;
-            let now =
-                ProjectPolicies::of_world_where(world, |key| self.policies.stored(key, symbols).is_some());
+            let namespaces: Vec<Namespace> = match world.isolations.is_empty() {
+                true => Vec::new(),
+                false => self.namespaces.iter(symbols).collect(),
+            };
+            let taken = |key: &ObjectKey| self.policies.stored(key, symbols).is_some();
+            let now = ProjectPolicies::of_parts(&world.isolations, &namespaces, world.nodes.values(), taken);
             for change in now.changes_from(&self.projects) {
                 let key = match change {
                     ObjectDelta::Upsert(object) => object.key(),

@@ -25,8 +25,11 @@ fn engine_of(world: &World, scope: Scope) -> Engine {
 /// The engine knows these objects. Of pods it says no more than their keys.
 fn assert_knows(engine: &Engine, world: &World, step: usize) {
     let policies = world.policies.clone();
-    let others = World { pods: Default::default(), policies: Default::default(), ..world.clone() };
+    let (pods, namespaces) = Default::default();
+    let others = World { pods, namespaces, policies: Default::default(), ..world.clone() };
     assert_eq!(engine.world(), &others, "step {step}");
+    let namespaces: BTreeMap<_, _> = engine.namespaces().map(|n| (n.name.clone(), n)).collect();
+    assert_eq!(namespaces, world.namespaces, "step {step}");
     assert!(engine.pods().iter().eq(world.pods.keys()), "step {step}: other pods");
     let keys: BTreeSet<ObjectKey> = engine.policy_keys().collect();
     assert!(keys.iter().eq(policies.keys()), "step {step}: other policies");

@@ -15,14 +15,20 @@ use crate::rule::*;
 
 /// All of a policy but its key, in few bytes. With equal keys two are equal if and only if the policies are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackedPolicy(Arc<[u8]>);
+pub struct PackedPolicy(Box<[u8]>);
 
 impl PackedPolicy {
     /// Packs a policy.
     pub fn new(policy: &Policy) -> Self {
+        Self::by_way_of(policy, &mut Vec::new())
+    }
+
+    /// Packs a policy by way of a buffer, which spares memory in between to whoever packs many.
+    pub fn by_way_of(policy: &Policy, buffer: &mut Vec<u8>) -> Self {
+        buffer.clear();
         let Policy { key, tier, order, subject, ingress, egress, host, staged, position } = policy;
         let file = position.as_ref().map(|position| &position.file);
-        let mut to = Packer { bytes: Vec::with_capacity(256), key, file: None };
+        let mut to = Packer { bytes: buffer, key, file: None };
         tier.pack(&mut to);
         order.pack(&mut to);
         subject.pack(&mut to);
@@ -32,23 +38,27 @@ impl PackedPolicy {
         to.file = file;
         [ingress.is_some(), egress.is_some()].iter().for_each(|speaks| speaks.pack(&mut to));
         [ingress, egress].into_iter().flatten().for_each(|rules| rules.pack(&mut to));
-        PackedPolicy(to.bytes.into())
+        PackedPolicy(buffer.as_slice().into())
     }
 
     /// The policy with this key.
     pub fn policy(&self, key: &ObjectKey) -> Policy {
         let mut from = Unpacker { bytes: &self.0, key, file: None };
-        let mut policy = from.outline();
+        let mut policy = Policy {
+            key: key.clone(),
+            tier: Packed::unpack(&mut from),
+            order: Packed::unpack(&mut from),
+            subject: Packed::unpack(&mut from),
+            ingress: None,
+            egress: None,
+            host: Packed::unpack(&mut from),
+            staged: Packed::unpack(&mut from),
+            position: Packed::unpack(&mut from),
+        };
         from.file = policy.position.as_ref().map(|position| position.file.clone());
-        for rules in [&mut policy.ingress, &mut policy.egress].into_iter().flatten() {
-            *rules = Packed::unpack(&mut from);
-        }
+        let speaks = [(); 2].map(|()| bool::unpack(&mut from));
+        [policy.ingress, policy.egress] = speaks.map(|speaks| speaks.then(|| Packed::unpack(&mut from)));
         policy
-    }
-
-    /// The policy with this key but without its rules: there is none for each direction that it has a say in.
-    pub fn outline(&self, key: &ObjectKey) -> Policy {
-        Unpacker { bytes: &self.0, key, file: None }.outline()
     }
 }
 
@@ -59,7 +69,7 @@ trait Packed: Sized {
 }
 
 struct Packer<'a> {
-    bytes: Vec<u8>,
+    bytes: &'a mut Vec<u8>,
     /// The key of the policy, which its rules repeat.
     key: &'a ObjectKey,
     /// The file of the policy, which its rules repeat.
@@ -82,24 +92,6 @@ impl Unpacker<'_> {
     fn byte(&mut self) -> u8 {
         let [byte] = self.array();
         byte
-    }
-
-    fn outline(&mut self) -> Policy {
-        let mut policy = Policy {
-            key: self.key.clone(),
-            tier: Packed::unpack(self),
-            order: Packed::unpack(self),
-            subject: Packed::unpack(self),
-            ingress: None,
-            egress: None,
-            host: Packed::unpack(self),
-            staged: Packed::unpack(self),
-            position: Packed::unpack(self),
-        };
-        for rules in [&mut policy.ingress, &mut policy.egress] {
-            *rules = bool::unpack(self).then(Vec::new);
-        }
-        policy
     }
 }
 

@@ -62,13 +62,19 @@ pub enum ProjectNotice {
 impl ProjectPolicies {
     /// What the world's ProjectIsolation stands for; nothing if there is none.
     pub fn of(world: &World) -> Self {
-        Self::of_world_where(world, |key| world.policies.contains_key(key))
+        let taken = |key: &ObjectKey| world.policies.contains_key(key);
+        Self::of_parts(&world.isolations, world.namespaces.values(), world.nodes.values(), taken)
     }
 
-    /// The same for a world whose policies are kept elsewhere; `taken` says whether a stored policy has a key.
-    pub fn of_world_where(world: &World, taken: impl Fn(&ObjectKey) -> bool) -> Self {
-        match world.isolations.get(THE_ISOLATION) {
-            Some(isolation) => Self::new(isolation, world.namespaces.values(), world.nodes.values(), taken),
+    /// The same where a world's namespaces and policies are kept elsewhere; `taken` as for [`ProjectPolicies::new`].
+    pub fn of_parts<'w>(
+        isolations: &BTreeMap<Arc<str>, ProjectIsolation>,
+        namespaces: impl IntoIterator<Item = &'w Namespace>,
+        nodes: impl Iterator<Item = &'w Node>,
+        taken: impl Fn(&ObjectKey) -> bool,
+    ) -> Self {
+        match isolations.get(THE_ISOLATION) {
+            Some(isolation) => Self::new(isolation, namespaces.into_iter(), nodes, taken),
             None => Self::default(),
         }
     }
