@@ -543,10 +543,7 @@ impl Core {
             revisions: self.programmed.clone(),
             endpoints: self.attached.keys().map(ToString::to_string).collect(),
             policies: policies
-                - broken
-                    .iter()
-                    .filter(|k| in_force(k) && self.engine.policy(k).is_some())
-                    .count(),
+                - broken.iter().filter(|k| in_force(k) && self.engine.policy(k).is_some()).count(),
             not_programmed,
             repairs: self.dataplane.repairs(),
         };

@@ -15,7 +15,7 @@ use sluice_model::DomainPattern;
 use sluice_plan::Ground;
 use sluice_selector::LabelSelector;
 
-use crate::ids::{ClassIx, CriterionId, PortsId, QueryId, RoleId, Slab, SourceId, Sym};
+use crate::ids::{ClassIx, CriterionId, Few, PortsId, QueryId, RoleId, Slab, SourceId, Sym};
 use crate::queries::Queries;
 use crate::symbols::Symbols;
 
@@ -88,9 +88,9 @@ pub(crate) struct CriterionUse {
     /// The addresses that answer, for criteria about addresses themselves.
     pub(crate) sources: Vec<(PortsId, SourceId, AddrSet)>,
     /// The classes that answer, sorted.
-    pub(crate) classes: Vec<ClassIx>,
+    pub(crate) classes: Few<ClassIx>,
     /// The roles whose rules ask it of peers, sorted.
-    pub(crate) roles: Vec<RoleId>,
+    pub(crate) roles: Few<RoleId>,
 }
 
 /// The criteria in use.
@@ -138,8 +138,8 @@ impl Criteria {
             users: 1,
             established: false,
             sources: Vec::new(),
-            classes: Vec::new(),
-            roles: Vec::new(),
+            classes: Few::new(),
+            roles: Few::new(),
         });
         let slab = &self.slab;
         self.numbers.insert_unique(hash_of_criterion, id, |id| hash(&slab[*id].criterion));

@@ -160,7 +160,9 @@ impl Engine {
         let Some(seen) = self.resyncs.remove(&kind) else { return };
         let known = match kind {
             Kind::Pod => self.core.pod_keys(),
-            Kind::Namespace => self.namespaces().map(|namespace| Object::Namespace(namespace).key()).collect(),
+            Kind::Namespace => {
+                self.namespaces().map(|namespace| Object::Namespace(namespace).key()).collect()
+            }
             _ if kind.is_policy() => self.policy_keys().filter(|key| key.kind == kind).collect(),
             _ => keys_of(&self.world, kind),
         };

@@ -2,7 +2,9 @@
 
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
-use std::ops::{Index, IndexMut};
+use std::ops::{Deref, Index, IndexMut};
+
+use smallvec::SmallVec;
 
 /// A small number that stands for a thing.
 pub(crate) trait Id: Copy + Eq {
@@ -158,28 +160,45 @@ impl<K: Id, T> IndexMut<K> for Slab<K, T> {
     }
 }
 
-/// Adds to a sorted list; whether it was absent.
-pub(crate) fn add_sorted<T: Ord + Copy>(list: &mut Vec<T>, one: T) -> bool {
-    if list.last().is_none_or(|last| *last < one) {
-        list.push(one);
-        return true;
+/// Numbers where nearly every list is short, in no more room than a list elsewhere.
+pub(crate) type Few<T> = SmallVec<[T; 4]>;
+
+/// What [`add_sorted`] and [`remove_sorted`] change.
+pub(crate) trait List<T>: Deref<Target = [T]> {
+    fn add(&mut self, at: usize, one: T);
+    fn drop_at(&mut self, at: usize);
+}
+
+impl<T> List<T> for Vec<T> {
+    fn add(&mut self, at: usize, one: T) {
+        self.insert(at, one);
     }
-    match list.binary_search(&one) {
-        Ok(_) => false,
-        Err(at) => {
-            list.insert(at, one);
-            true
-        }
+
+    fn drop_at(&mut self, at: usize) {
+        self.remove(at);
     }
 }
 
-/// Removes from a sorted list; whether it was present.
-pub(crate) fn remove_sorted<T: Ord + Copy>(list: &mut Vec<T>, one: T) -> bool {
-    match list.binary_search(&one) {
-        Ok(at) => {
-            list.remove(at);
-            true
-        }
-        Err(_) => false,
+impl<T> List<T> for Few<T> {
+    fn add(&mut self, at: usize, one: T) {
+        self.insert(at, one);
     }
+
+    fn drop_at(&mut self, at: usize) {
+        self.remove(at);
+    }
+}
+
+/// Adds to a sorted list; whether it was absent.
+pub(crate) fn add_sorted<T: Ord + Copy>(list: &mut impl List<T>, one: T) -> bool {
+    let place = match list.last() {
+        Some(last) if *last >= one => list.binary_search(&one),
+        _ => Err(list.len()),
+    };
+    place.map_err(|at| list.add(at, one)).is_err()
+}
+
+/// Removes from a sorted list; whether it was present.
+pub(crate) fn remove_sorted<T: Ord + Copy>(list: &mut impl List<T>, one: T) -> bool {
+    list.binary_search(&one).map(|at| list.drop_at(at)).is_ok()
 }

@@ -60,7 +60,8 @@ impl Undecided {
 pub(crate) struct LegUse {
     id: LegId,
     role: RoleId,
-    own: [OwnFacts; 2],
+    /// `None` where nothing is asked.
+    own: Option<Box<[OwnFacts; 2]>>,
     undecided: Undecided,
     /// How many endpoint addresses, or places of stages, have it.
     users: u32,
@@ -127,6 +128,7 @@ impl Legs {
         roles: &mut Roles,
     ) -> LegIx {
         let legs = &mut roles.of_mut(role).legs;
+        let own = (own != <[OwnFacts; 2]>::default()).then(|| Box::new(own));
         let same = |leg: &LegUse| leg.own == own && leg.undecided == undecided;
         let known = legs.iter().find(|ix| same(&self.slab[**ix]));
         if let Some(ix) = known {
@@ -205,9 +207,17 @@ impl Legs {
         due.extend(living.flat_map(|role| &role.legs).copied());
         due.sort_unstable();
         due.dedup();
-        for ix in &due {
-            if self.slab.get(*ix).is_some() {
-                self.make(*ix, materials, functions, plan, delta);
+        let living = due.iter().copied().filter(|ix| self.slab.get(*ix).is_some());
+        let living: Vec<LegIx> = living.collect();
+        if plan.legs.is_empty() {
+            // at once, as on a cold start
+            let made = living.into_iter().map(|ix| (self.slab[ix].id, self.make(ix, materials, functions)));
+            plan.legs = made.collect();
+            delta.legs.upserts.clone_from(&plan.legs);
+        } else {
+            for ix in living {
+                let leg = self.make(ix, materials, functions);
+                write(self.slab[ix].id, leg, functions, plan, delta);
             }
         }
         for change in changed {
@@ -228,15 +238,8 @@ impl Legs {
         }
     }
 
-    /// Computes a leg from nothing.
-    fn make(
-        &mut self,
-        ix: LegIx,
-        materials: &Materials<'_>,
-        functions: &mut Functions,
-        plan: &mut Plan,
-        delta: &mut PlanDelta,
-    ) {
+    /// Computes a leg from nothing. The leg uses its functions.
+    fn make(&mut self, ix: LegIx, materials: &Materials<'_>, functions: &mut Functions) -> Leg {
         let role = materials.roles.of(self.slab[ix].role);
         self.slab[ix].large = (role.rules > LARGE).then(Box::default);
         let base = Ground::ALL.map(|ground| {
@@ -263,25 +266,7 @@ impl Legs {
         }
         let leg = Leg { tiers: role.tiers.clone(), base, exceptions };
         leg.functions().for_each(|function| functions.retain(function));
-        let id = self.slab[ix].id;
-        match plan.legs.get_mut(&id) {
-            Some(old) => {
-                old.functions().for_each(|function| functions.release(function));
-                if old.tiers == leg.tiers && old.base == leg.base {
-                    let changes = Changes::between(&old.exceptions, &leg.exceptions);
-                    if !changes.is_empty() {
-                        delta.exceptions.insert(id, changes);
-                    }
-                } else {
-                    delta.legs.upserts.insert(id, leg.clone());
-                }
-                *old = leg;
-            }
-            None => {
-                delta.legs.upserts.insert(id, leg.clone());
-                plan.legs.insert(id, leg);
-            }
-        }
+        leg
     }
 
     /// Brings one exception of a leg up to date.
@@ -333,13 +318,13 @@ impl Legs {
         let LegUse { role, own, undecided, large, .. } = &mut self.slab[ix];
         let role = materials.roles.of(*role);
         let family = Ground::ALL[peer.ground].family;
-        let own = &own[family as usize];
+        let own = own.as_ref().map(|own| &own[family as usize]);
         let own = Answers {
             criteria: materials.criteria,
-            ground: Ground { family, pod: own.pod }.index(),
-            contested: own.contested,
-            facts: &own.facts,
-            deny: &own.deny,
+            ground: Ground { family, pod: own.is_some_and(|own| own.pod) }.index(),
+            contested: own.is_some_and(|own| own.contested),
+            facts: own.map(|own| &*own.facts).unwrap_or_default(),
+            deny: own.map(|own| &*own.deny).unwrap_or_default(),
         };
         let profile = undecided.outcome(materials.profile);
         let transports = |rule: &LoweredRule| rule.transports(peer, &own, materials.ports);
@@ -400,6 +385,28 @@ impl Legs {
         }
         large.memo.insert(seen, function);
         function
+    }
+}
+
+/// Writes a leg that was made to the plan.
+fn write(id: LegId, leg: Leg, functions: &mut Functions, plan: &mut Plan, delta: &mut PlanDelta) {
+    match plan.legs.get_mut(&id) {
+        Some(old) => {
+            old.functions().for_each(|function| functions.release(function));
+            if old.tiers == leg.tiers && old.base == leg.base {
+                let changes = Changes::between(&old.exceptions, &leg.exceptions);
+                if !changes.is_empty() {
+                    delta.exceptions.insert(id, changes);
+                }
+            } else {
+                delta.legs.upserts.insert(id, leg.clone());
+            }
+            *old = leg;
+        }
+        None => {
+            delta.legs.upserts.insert(id, leg.clone());
+            plan.legs.insert(id, leg);
+        }
     }
 }
 

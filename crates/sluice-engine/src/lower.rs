@@ -243,7 +243,7 @@ impl Lowering<'_> {
             unreadable: matches!(rule.body, RuleBody::Unreadable),
             peer: Condition::default(),
             own: Condition::default(),
-            fixed: Arc::new(Transports::all()),
+            fixed: Transports::every(),
             dependent: Vec::new(),
         };
         match &rule.body {

@@ -96,12 +96,7 @@ impl Namespaces {
     }
 
     /// Brings one namespace up to date; whether selectors see another one now.
-    fn update(
-        &mut self,
-        namespace: Sym,
-        written: Option<&model::Namespace>,
-        symbols: &mut Symbols,
-    ) -> bool {
+    fn update(&mut self, namespace: Sym, written: Option<&model::Namespace>, symbols: &mut Symbols) -> bool {
         let annotations = written.filter(|written| !written.annotations.is_empty());
         let old = match annotations.map(|written| take_labels(&written.annotations, symbols)) {
             Some(annotations) => self.annotations.insert(namespace, annotations),

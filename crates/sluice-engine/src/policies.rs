@@ -3,6 +3,7 @@
 //! There may be very many, nearly all of them of no concern to any endpoint in scope: those cost little more than their
 //! packed bytes. Who needs a rule unpacks the policy.
 
+use std::cmp::Ordering;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use hashbrown::HashTable;
@@ -78,9 +79,13 @@ impl PolicyRecord {
         self.speaks[direction as usize]
     }
 
-    /// Its place inside its tier (semantics 3.6).
-    pub(crate) fn place(&self, symbols: &Symbols) -> (Order, String) {
-        (self.order, self.key.object(symbols).tie_breaker())
+    /// Which comes first inside a tier: by order, then as by [`ObjectKey::tie_breaker`] (semantics 3.6)?
+    pub(crate) fn compare(&self, other: &Self, symbols: &Symbols) -> Ordering {
+        let tie_breaker = |PolicyKey { kind, namespace, name }: PolicyKey| {
+            let [name, namespace] = [name, namespace].map(|part| symbols.bytes(part));
+            [name, b"/", namespace, b"/", kind.name().as_bytes()].into_iter().flatten()
+        };
+        self.order.cmp(&other.order).then_with(|| tie_breaker(self.key).cmp(tie_breaker(other.key)))
     }
 
     /// Does it take part where `seat` says, if it selects whoever sits there (semantics 3.2, 3.10)?
@@ -206,7 +211,7 @@ impl Policies {
 
     /// A policy under a key; it takes part in nothing yet.
     fn record(&mut self, id: PolicyKeyId, policy: &Policy, catalog: &mut Catalog) -> PolicyIx {
-        let packed = PackedPolicy::by_way_of(policy, &mut self.buffer);
+        let packed = PackedPolicy::new(policy, &mut self.buffer);
         self.slab.insert(PolicyRecord::new(self.known[id].key, packed, policy, catalog))
     }
 

@@ -8,7 +8,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 
 use crate::expr::{Expr, Key, Labelled};
-use crate::ids::{CriterionId, HostId, PolicyIx, QueryId, RoleId, ShapeId, Slab, Sym};
+use crate::ids::{CriterionId, Few, HostId, PolicyIx, QueryId, RoleId, ShapeId, Slab, Sym};
 use crate::symbols::Symbols;
 
 /// Which entities a query is about (semantics 3.4).
@@ -127,11 +127,11 @@ pub(crate) struct QueryUse {
     /// How many of them have a say in each direction.
     pub(crate) speaks: [u32; 2],
     /// The shapes of local endpoints that satisfy it, while it is a subject.
-    pub(crate) locals: Vec<ShapeId>,
+    pub(crate) locals: Few<ShapeId>,
     /// The host endpoints in scope that satisfy it, while it is a subject; sorted.
-    pub(crate) hosts: Vec<HostId>,
+    pub(crate) hosts: Few<HostId>,
     /// The roles that it is part of.
-    pub(crate) roles: Vec<RoleId>,
+    pub(crate) roles: Few<RoleId>,
     /// The criteria that ask it: plain and negated.
     pub(crate) criteria: [Option<CriterionId>; 2],
 }
@@ -161,9 +161,9 @@ impl Queries {
             users: 1,
             policies: SmallVec::new(),
             speaks: [0; 2],
-            locals: Vec::new(),
-            hosts: Vec::new(),
-            roles: Vec::new(),
+            locals: Few::new(),
+            hosts: Few::new(),
+            roles: Few::new(),
             criteria: [None; 2],
         });
         let slab = &self.slab;

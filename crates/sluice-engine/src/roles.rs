@@ -1,13 +1,17 @@
 //! Roles: the policies that apply to a shape in one direction, in order, and what their rules ask.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 use sluice_model::{Direction, RuleRef, TierDefault, World};
 use sluice_plan::TierStage;
 
 use crate::catalog::Catalog;
-use crate::ids::{CriterionId, LegIx, PolicyIx, QueryId, RoleId, Slab, Sym, add_sorted, remove_sorted};
+use crate::ids::{
+    CriterionId, Few, LegIx, Mark, PolicyIx, QueryId, RoleId, Slab, Sym, add_sorted, remove_sorted,
+};
 use crate::policies::{Policies, Seat, TierUse, tier};
 
 /// The policies of one tier that apply, in order.
@@ -15,7 +19,7 @@ use crate::policies::{Policies, Seat, TierUse, tier};
 pub(crate) struct RoleStage {
     pub(crate) tier: Arc<str>,
     pub(crate) default_action: TierDefault,
-    pub(crate) policies: Vec<PolicyIx>,
+    pub(crate) policies: Box<[PolicyIx]>,
 }
 
 #[derive(Debug)]
@@ -26,15 +30,15 @@ pub(crate) struct Role {
     pub(crate) queries: Box<[QueryId]>,
     /// How many shapes, or stages of host endpoints, have it.
     users: u32,
-    pub(crate) stages: Vec<RoleStage>,
+    pub(crate) stages: Box<[RoleStage]>,
     pub(crate) tiers: Arc<[TierStage]>,
     /// What rules ask of peers; sorted.
-    pub(crate) asked: Vec<CriterionId>,
+    pub(crate) asked: Few<CriterionId>,
     /// What rules ask of the subject's own address; sorted.
-    pub(crate) own_asked: Vec<CriterionId>,
+    pub(crate) own_asked: Few<CriterionId>,
     /// How many rules there are.
     pub(crate) rules: usize,
-    pub(crate) legs: Vec<LegIx>,
+    pub(crate) legs: Few<LegIx>,
     /// Have its policies changed, so that its legs are out of date?
     pub(crate) stale: bool,
 }
@@ -59,7 +63,7 @@ impl Seat {
 #[derive(Debug, Default)]
 pub(crate) struct Roles {
     slab: Slab<RoleId, Role>,
-    numbers: FxHashMap<(Seat, Direction, Box<[QueryId]>), RoleId>,
+    numbers: HashTable<(Mark, RoleId)>,
     stale: Vec<RoleId>,
     /// Those that may have no user left.
     deserted: Vec<RoleId>,
@@ -89,29 +93,34 @@ impl Roles {
     ) -> RoleId {
         // Where nothing applies the directions do not differ.
         let direction = if queries.is_empty() { Direction::Ingress } else { direction };
-        if let Some(id) = self.numbers.get(&(seat, direction, queries.clone())) {
-            self.slab[*id].users += 1;
-            return *id;
+        let mark = mark(seat, direction, &queries);
+        let same = |(other, id): &(Mark, RoleId)| {
+            let role = &self.slab[*id];
+            *other == mark && (role.seat, role.direction) == (seat, direction) && role.queries == queries
+        };
+        if let Some(&(_, id)) = self.numbers.find(mark.hash(), same) {
+            self.slab[id].users += 1;
+            return id;
         }
         let id = self.slab.insert(Role {
             seat,
             direction,
-            queries: queries.clone(),
+            queries,
             users: 1,
-            stages: Vec::new(),
+            stages: Box::default(),
             tiers: Arc::from([]),
-            asked: Vec::new(),
-            own_asked: Vec::new(),
+            asked: Few::new(),
+            own_asked: Few::new(),
             rules: 0,
-            legs: Vec::new(),
+            legs: Few::new(),
             stale: true,
         });
+        self.numbers.insert_unique(mark.hash(), (mark, id), |(mark, _)| mark.hash());
         self.stale.push(id);
-        for query in &queries {
+        for query in &self.slab[id].queries {
             catalog.queries.retain(*query);
             add_sorted(&mut catalog.queries.of_mut(*query).roles, id);
         }
-        self.numbers.insert((seat, direction, queries), id);
         id
     }
 
@@ -147,7 +156,9 @@ impl Roles {
             for criterion in &role.asked {
                 remove_sorted(&mut catalog.criteria.of_mut(*criterion).roles, id);
             }
-            self.numbers.remove(&(role.seat, role.direction, role.queries));
+            let mark = mark(role.seat, role.direction, &role.queries);
+            let entry = self.numbers.find_entry(mark.hash(), |(_, other)| *other == id);
+            drop(entry.map(|entry| entry.remove()));
         }
     }
 
@@ -213,8 +224,12 @@ impl Roles {
     }
 }
 
+fn mark(seat: Seat, direction: Direction, queries: &[QueryId]) -> Mark {
+    Mark::of(FxBuildHasher.hash_one((seat, direction, queries)))
+}
+
 /// The policies of a role in the order of evaluation (semantics 3.6).
-fn stages(role: &Role, policies: &Policies, world: &World, catalog: &Catalog) -> Vec<RoleStage> {
+fn stages(role: &Role, policies: &Policies, world: &World, catalog: &Catalog) -> Box<[RoleStage]> {
     let all = role.queries.iter().flat_map(|query| &catalog.queries.of(*query).policies);
     let mut by_tier: Vec<(Sym, Vec<PolicyIx>)> = Vec::new();
     for ix in all.copied().filter(|ix| policies.slab[*ix].takes_part(role.seat, role.direction)) {
@@ -231,15 +246,17 @@ fn stages(role: &Role, policies: &Policies, world: &World, catalog: &Catalog) ->
         (a.unknown, a.order, name_a).cmp(&(b.unknown, b.order, name_b))
     });
     let ordered = stages.into_iter().map(|(tier, name, mut list)| {
-        list.sort_by_cached_key(|ix| policies.slab[*ix].place(symbols));
-        RoleStage { tier: name, default_action: role.seat.default_action(&tier), policies: list }
+        list.sort_by(|a, b| policies.slab[*a].compare(&policies.slab[*b], symbols));
+        RoleStage { tier: name, default_action: role.seat.default_action(&tier), policies: list.into() }
     });
     ordered.collect()
 }
 
 fn references(list: &[PolicyIx], policies: &Policies) -> Vec<RuleRef> {
     let lowered = list.iter().filter_map(|ix| policies.slab[*ix].lowered.as_ref());
-    lowered.map(|lowered| lowered.reference.clone()).collect()
+    let mut references = Vec::with_capacity(list.len());
+    references.extend(lowered.map(|lowered| lowered.reference.clone()));
+    references
 }
 
 /// What the rules of some policies ask of peers, and of the subject.
@@ -247,8 +264,8 @@ fn asked(
     direction: Direction,
     stages: &[RoleStage],
     policies: &Policies,
-) -> (Vec<CriterionId>, Vec<CriterionId>) {
-    let (mut peer, mut own) = (Vec::new(), Vec::new());
+) -> (Few<CriterionId>, Few<CriterionId>) {
+    let (mut peer, mut own) = (Few::new(), Few::new());
     for ix in stages.iter().flat_map(|stage| &stage.policies) {
         for rule in policies.slab[*ix].lowered.iter().flat_map(|lowered| lowered.rules(direction)) {
             peer.extend(rule.peer.uses());

@@ -29,17 +29,20 @@ impl Core {
     /// The states of all enforced policies.
     pub(crate) fn states(&self, world: &World) -> BTreeMap<ObjectKey, PolicyState> {
         let ties = self.ties();
-        self.policies.used().map(|(ix, used)| {
-            let policy = used.policy(&self.catalog.symbols);
-            let mut state = self.state(used, &policy, world);
-            if let Some(other) = ties.get(&ix) {
-                let other = self.policies.slab[*other].key.object(&self.catalog.symbols);
-                let message = format!("same tier and order as {other}, for some endpoint; ordered by name");
-                state.findings.push(finding(Code::SL2203, &policy, "spec", message));
-            }
-            (policy.key, state)
-        })
-        .collect()
+        self.policies
+            .used()
+            .map(|(ix, used)| {
+                let policy = used.policy(&self.catalog.symbols);
+                let mut state = self.state(used, &policy, world);
+                if let Some(other) = ties.get(&ix) {
+                    let other = self.policies.slab[*other].key.object(&self.catalog.symbols);
+                    let message =
+                        format!("same tier and order as {other}, for some endpoint; ordered by name");
+                    state.findings.push(finding(Code::SL2203, &policy, "spec", message));
+                }
+                (policy.key, state)
+            })
+            .collect()
     }
 
     /// Policies with another one of the same tier and order that applies to the same endpoint. Kubernetes policies only

@@ -1,6 +1,7 @@
 //! Sets of transports: what a rule says about protocol, ports and ICMP, once named ports are numbers.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use sluice_addr::{Family, PortRange, PortSet, Protocol};
 
@@ -112,6 +113,12 @@ impl Transports {
     /// Every packet.
     pub(crate) fn all() -> Self {
         Transports { others: true, by_protocol: BTreeMap::new() }
+    }
+
+    /// [`Transports::all`], once for all rules that name none.
+    pub(crate) fn every() -> Arc<Self> {
+        static EVERY: LazyLock<Arc<Transports>> = LazyLock::new(|| Arc::new(Transports::all()));
+        EVERY.clone()
     }
 
     /// Every packet of one protocol.

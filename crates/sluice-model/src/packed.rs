@@ -18,13 +18,8 @@ use crate::rule::*;
 pub struct PackedPolicy(Box<[u8]>);
 
 impl PackedPolicy {
-    /// Packs a policy.
-    pub fn new(policy: &Policy) -> Self {
-        Self::by_way_of(policy, &mut Vec::new())
-    }
-
-    /// Packs a policy by way of a buffer, which spares memory in between to whoever packs many.
-    pub fn by_way_of(policy: &Policy, buffer: &mut Vec<u8>) -> Self {
+    /// Packs a policy, by way of a buffer that spares room in between to whoever packs many.
+    pub fn new(policy: &Policy, buffer: &mut Vec<u8>) -> Self {
         buffer.clear();
         let Policy { key, tier, order, subject, ingress, egress, host, staged, position } = policy;
         let file = position.as_ref().map(|position| &position.file);
