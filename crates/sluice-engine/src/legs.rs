@@ -137,7 +137,7 @@ impl Legs {
         }
         let id = LegId(self.next);
         self.next = self.next.checked_add(1).expect("fewer than 2^32 ids in the life of a process");
-        own.iter().for_each(|own| own.turn(true, &mut self.turned));
+        own.iter().flat_map(|own| &**own).for_each(|own| own.turn(true, &mut self.turned));
         let ix = self.slab.insert(LegUse { id, role, own, undecided, users: 1, large: None });
         legs.push(ix);
         self.fresh.push(ix);
@@ -183,7 +183,7 @@ impl Legs {
                 continue;
             }
             let leg = self.slab.remove(ix).expect("it was there a moment ago");
-            leg.own.iter().for_each(|own| own.turn(false, &mut self.turned));
+            leg.own.iter().flat_map(|own| &**own).for_each(|own| own.turn(false, &mut self.turned));
             roles.of_mut(leg.role).legs.retain(|other| *other != ix);
             if let Some(old) = plan.legs.remove(&leg.id) {
                 old.functions().for_each(|function| functions.release(function));
