@@ -515,13 +515,17 @@ impl Core {
     fn report(&mut self) {
         let in_force = |key: &ObjectKey| key.kind.is_enforced_policy();
         let policies = self.engine.policy_keys().filter(in_force).count();
+        // only these can select host endpoints
+        let of_hosts = self.engine.policy_keys().filter(|key| key.kind == Kind::GlobalNetworkPolicy);
+        let of_hosts = of_hosts.filter_map(|key| self.engine.policy(&key));
+        let (world, node) = (self.engine.world(), &self.config.node);
         let mut not_programmed: Vec<NotProgrammed> = self
             .findings
             .values()
             .flatten()
             .filter(|finding| finding.code.severity() == Severity::Error)
             .cloned()
-            .chain(of_host_endpoints(self.engine.world(), &self.config.node, &self.interfaces))
+            .chain(of_host_endpoints(world, of_hosts, node, &self.interfaces))
             .map(|finding| NotProgrammed { state: finding.code.state(), finding })
             .collect();
         for one in &self.quarantined {

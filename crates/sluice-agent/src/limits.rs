@@ -24,8 +24,14 @@ pub(crate) fn unmet(object: &Object) -> Vec<Finding> {
     }
 }
 
-/// The findings about host endpoints of a node with these interfaces (semantics 3.10).
-pub(crate) fn of_host_endpoints(world: &World, node: &str, interfaces: &[Interface]) -> Vec<Finding> {
+/// The findings about host endpoints of a node with these interfaces (semantics 3.10), in a world with these policies,
+/// which are looked at only where they matter.
+pub(crate) fn of_host_endpoints(
+    world: &World,
+    policies: impl Iterator<Item = Policy>,
+    node: &str,
+    interfaces: &[Interface],
+) -> Vec<Finding> {
     let bindings = Bindings::new(world.host_endpoints.values(), node, interfaces);
     let key = |host: &HostEndpoint| ObjectKey::new(Kind::HostEndpoint, "", host.name.clone());
     let mut found = Vec::new();
@@ -38,11 +44,14 @@ pub(crate) fn of_host_endpoints(world: &World, node: &str, interfaces: &[Interfa
     }
     if let Some(every) = bindings.every() {
         let labels = world.calico_host_labels(every);
-        let untracked = world.policies.values().filter(|policy| {
-            policy.host == HostUse::Untracked
-                && policy.key.kind.is_enforced_policy()
-                && policy.selects_host(&labels)
-        });
+        let mut untracked: Vec<Policy> = policies
+            .filter(|policy| {
+                policy.host == HostUse::Untracked
+                    && policy.key.kind.is_enforced_policy()
+                    && policy.selects_host(&labels)
+            })
+            .collect();
+        untracked.sort_by(|one, other| one.key.cmp(&other.key));
         for policy in untracked {
             let message = format!("doNotTrack of {} is not supported for interfaceName \"*\"", policy.key);
             found.push(finding(key(every), Code::SL2103, "spec.interfaceName", &message, &every.position));
@@ -125,7 +134,8 @@ mod tests {
             "selector": "has(at)", "ingress": [{"action": "Deny"}]}}));
         let eth0 = Interface { name: "eth0".into(), addresses: Vec::new() };
         let said = |node| {
-            let found = of_host_endpoints(&world, node, std::slice::from_ref(&eth0));
+            let policies = world.policies.values().map(|policy| (**policy).clone());
+            let found = of_host_endpoints(&world, policies, node, std::slice::from_ref(&eth0));
             found.iter().map(|f| format!("{} {}", f.code, f.object.name)).collect::<Vec<_>>()
         };
         assert_eq!(said("n1"), ["SL1015 b", "SL1015 c", "SL2103 d"]);
