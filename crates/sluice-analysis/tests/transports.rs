@@ -68,7 +68,7 @@ fn function(rng: &mut StdRng) -> PortFunction {
     };
     let rows =
         (0..rng.random_range(0..6)).map(|_| Row { transport: row(rng), outcome: outcome(rng) }).collect();
-    PortFunction { rows, otherwise: outcome(rng) }
+    PortFunction { rows, otherwise: outcome(rng), logs: Vec::new() }
 }
 
 /// Every pair of edges, every kind of ICMP at the edges, and every other protocol.

@@ -4,12 +4,12 @@
 //! `otherwise`. So the rows of a function are grouped by protocol, none is unreachable, and equal behaviour for equal
 //! reasons gives equal functions whatever the rules looked like.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sluice_addr::{Family, PortSet, Protocol};
 use sluice_model::{Action, RuleRef, TierDefault};
-use sluice_plan::{Cause, Outcome, PortFunction, Row, TransportMatch, Verdict};
+use sluice_plan::{Cause, LogRow, Outcome, PortFunction, Row, TransportMatch, Verdict};
 
 use crate::transports::{Rect, Region, Transports};
 
@@ -32,12 +32,16 @@ pub(crate) struct Stage<'a> {
 /// What tiers say about transports of one family, and `profile` where none decides (semantics 3.7).
 pub(crate) fn compose(stages: &[Stage<'_>], profile: &Outcome, family: Family) -> PortFunction {
     if let Some(otherwise) = whole(stages, profile) {
-        return PortFunction { rows: Vec::new(), otherwise };
+        return PortFunction { rows: Vec::new(), otherwise, logs: Vec::new() };
     }
-    let walk = |protocol| {
+    let mut met = Met::default();
+    let mut walk = |protocol| {
         let mut decided = Decided::new(protocol);
         let whole = [Rect::whole(protocol)];
         descend(stages, (protocol, &whole), Region::whole(protocol), false, profile, &mut decided);
+        for (place, (rule, rects)) in std::mem::take(&mut decided.met) {
+            met.entry(place).or_insert_with(|| (rule, Vec::new())).1.push((protocol, rects));
+        }
         decided.finish(profile)
     };
     let otherwise = walk(None).1;
@@ -47,7 +51,7 @@ pub(crate) fn compose(stages: &[Stage<'_>], profile: &Outcome, family: Family) -
         .flat_map(|step| step.transports.by_protocol.keys().copied())
         .collect();
     let mut rows = Vec::new();
-    for protocol in named {
+    for protocol in named.iter().copied() {
         let (mut decided, last) = walk(Some(protocol));
         if last == otherwise {
             while decided.last().is_some_and(|(_, outcome)| *outcome == otherwise) {
@@ -67,7 +71,48 @@ pub(crate) fn compose(stages: &[Stage<'_>], profile: &Outcome, family: Family) -
             rows.push(Row { transport: TransportMatch::Protocol(protocol), outcome: last });
         }
     }
-    PortFunction { rows, otherwise }
+    let logs = met.into_values().flat_map(|(rule, parts)| log_rows(&rule, &parts, &named, family)).collect();
+    PortFunction { rows, otherwise, logs }
+}
+
+/// Which part of each protocol meets which Log rule, by the place of the rule.
+type Met = BTreeMap<Place, (RuleRef, Vec<(Option<Protocol>, Vec<Rect>)>)>;
+
+/// How many stages follow, counted down so that places are in order, and the number of the step.
+type Place = (std::cmp::Reverse<usize>, usize);
+
+/// The rows of one Log rule. Protocols of which every packet meets it stand together, as do all that no rule names.
+fn log_rows(
+    rule: &RuleRef,
+    parts: &[(Option<Protocol>, Vec<Rect>)],
+    named: &BTreeSet<Protocol>,
+    family: Family,
+) -> Vec<LogRow> {
+    let is_whole = |protocol: Option<Protocol>, rects: &[Rect]| {
+        let mut left = Region::whole(protocol);
+        rects.iter().for_each(|rect| left.subtract(rect));
+        left.is_empty()
+    };
+    let others = parts.iter().any(|(protocol, _)| protocol.is_none());
+    let whole: BTreeSet<Protocol> =
+        parts.iter().filter_map(|(p, rects)| p.filter(|_| is_whole(*p, rects))).collect();
+    let row = |transport, except| LogRow { transport, except, rule: rule.clone() };
+    let mut rows = Vec::new();
+    for (protocol, rects) in parts {
+        let Some(protocol) = *protocol else { continue };
+        match whole.contains(&protocol) {
+            true if others => {}
+            true => rows.push(row(TransportMatch::Protocol(protocol), Vec::new())),
+            false => {
+                let boxes = rects.iter().flat_map(|rect| matches(protocol, family, rect));
+                rows.extend(boxes.map(|transport| row(transport, Vec::new())));
+            }
+        }
+    }
+    if others {
+        rows.push(row(TransportMatch::Any, named.difference(&whole).copied().collect()));
+    }
+    rows
 }
 
 /// The outcome for every transport, where the first rule of each tier leaves no doubt.
@@ -96,11 +141,13 @@ struct Decided {
     open: Region,
     rows: Vec<(Rect, Outcome)>,
     last: Option<Outcome>,
+    /// What meets Log rules; of each rule disjoint.
+    met: BTreeMap<Place, (RuleRef, Vec<Rect>)>,
 }
 
 impl Decided {
     fn new(protocol: Option<Protocol>) -> Self {
-        Decided { open: Region::whole(protocol), rows: Vec::new(), last: None }
+        Decided { open: Region::whole(protocol), rows: Vec::new(), last: None, met: BTreeMap::new() }
     }
 
     fn push(&mut self, rect: &Rect, outcome: &Outcome) {
@@ -120,6 +167,19 @@ impl Decided {
                 before.first = before.first.union(&rect.first);
             }
             _ => self.rows.push((rect.clone(), outcome.clone())),
+        }
+    }
+
+    /// Notes that the part of `region` that lies in `rects` meets a Log rule.
+    fn meet(&mut self, place: Place, step: &Step<'_>, region: &Region, rects: &[Rect]) {
+        let mut left = region.clone();
+        for rect in rects.iter().filter(|rect| region.meets(rect)) {
+            let hit = left.intersect(rect);
+            left.subtract(rect);
+            if !hit.is_empty() {
+                let known = self.met.entry(place).or_insert_with(|| (step.reference.clone(), Vec::new()));
+                known.1.extend_from_slice(hit.rects());
+            }
         }
     }
 
@@ -148,12 +208,16 @@ fn descend(
         region.rects().iter().for_each(|rect| decided.push(rect, profile));
         return;
     };
-    for step in &stage.steps {
+    for (number, step) in stage.steps.iter().enumerate() {
         let verdict = match step.action {
             Action::Allow => Some(Verdict::Allow),
             Action::Deny => Some(Verdict::Deny),
             Action::Pass => None,
-            Action::Log => continue,
+            Action::Log => {
+                let place = (std::cmp::Reverse(later.len()), number);
+                decided.meet(place, step, &region, step.transports.rects_of(protocol, whole));
+                continue;
+            }
         };
         for rect in step.transports.rects_of(protocol, whole) {
             if !region.meets(rect) {

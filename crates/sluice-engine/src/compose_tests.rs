@@ -107,25 +107,33 @@ fn boxes_of_icmp_that_are_decided_are_left_out() {
     );
 }
 
-/// The law, literally: tier by tier, rule by rule.
-fn law(stages: &[Stage<'_>], protocol: Protocol, first: u16, second: u16) -> Outcome {
-    for stage in stages {
-        let matching = stage.steps.iter().filter(|step| step.action != Action::Log).find(|step| {
-            let whole = [Rect::whole(Some(protocol))];
-            let rects = step.transports.rects_of(Some(protocol), &whole);
-            rects.iter().any(|rect| rect.first.contains(first) && rect.second.contains(second))
-        });
-        let verdict = match matching.map(|step| step.action) {
-            Some(Action::Allow) => Verdict::Allow,
-            Some(Action::Deny) => Verdict::Deny,
-            Some(Action::Pass | Action::Log) => continue,
-            None if stage.default_action == TierDefault::Pass => continue,
-            None => return Outcome { verdict: Verdict::Deny, cause: Cause::TierDefault(stage.tier.clone()) },
-        };
-        let rule = matching.expect("a verdict came from a rule").reference.clone();
-        return Outcome { verdict, cause: Cause::Rule(rule) };
+/// The law, literally: tier by tier, rule by rule; with the Log rules that are met.
+fn law(stages: &[Stage<'_>], protocol: Protocol, first: u16, second: u16) -> (Outcome, Vec<RuleRef>) {
+    let matches = |step: &&Step<'_>| {
+        let whole = [Rect::whole(Some(protocol))];
+        let rects = step.transports.rects_of(Some(protocol), &whole);
+        rects.iter().any(|rect| rect.first.contains(first) && rect.second.contains(second))
+    };
+    let mut logged = Vec::new();
+    'tiers: for stage in stages {
+        for step in stage.steps.iter().filter(matches) {
+            let verdict = match step.action {
+                Action::Allow => Verdict::Allow,
+                Action::Deny => Verdict::Deny,
+                Action::Pass => continue 'tiers,
+                Action::Log => {
+                    logged.push(step.reference.clone());
+                    continue;
+                }
+            };
+            return (Outcome { verdict, cause: Cause::Rule(step.reference.clone()) }, logged);
+        }
+        if stage.default_action == TierDefault::Deny {
+            let cause = Cause::TierDefault(stage.tier.clone());
+            return (Outcome { verdict: Verdict::Deny, cause }, logged);
+        }
     }
-    profile()
+    (profile(), logged)
 }
 
 fn transports() -> impl Strategy<Value = Transports> {
@@ -177,7 +185,10 @@ proptest! {
         let mut decided = vec![false; function.rows.len()];
         let mut ask = |protocol: Protocol, first: u16, second: u16, transport: Transport| {
             let (outcome, row) = function.decide(protocol, &transport);
-            assert_eq!(*outcome, law(&stages, protocol, first, second), "{transport:?}\n{function}");
+            let (law, logged) = law(&stages, protocol, first, second);
+            assert_eq!(*outcome, law, "{transport:?}\n{function}");
+            // each rule once, and in the order of evaluation
+            assert!(function.logged(protocol, &transport).eq(&logged), "{transport:?}: {logged:?}\n{function}");
             if let Some(row) = row {
                 decided[row] = true;
             }

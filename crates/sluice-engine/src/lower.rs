@@ -231,11 +231,8 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    /// `None` for rules that never decide: Log (semantics 3.5), and an Allow that cannot be read (7.3).
+    /// `None` for rules that do nothing: an Allow or Log that cannot be read (semantics 7.3).
     fn rule(&mut self, rule: &Rule) -> Option<LoweredRule> {
-        if rule.action == Action::Log {
-            return None;
-        }
         let mut lowered = LoweredRule {
             action: rule.action,
             reference: rule.reference.clone(),
@@ -247,7 +244,7 @@ impl Lowering<'_> {
             dependent: Vec::new(),
         };
         match &rule.body {
-            RuleBody::Unreadable if rule.action == Action::Allow => return None,
+            RuleBody::Unreadable if matches!(rule.action, Action::Allow | Action::Log) => return None,
             // Deny and Pass: denies everything in its direction at its place (semantics 7.3).
             RuleBody::Unreadable => lowered.action = Action::Deny,
             RuleBody::Kubernetes { peers, ports } => {

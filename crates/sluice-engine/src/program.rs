@@ -117,7 +117,9 @@ impl Program {
                         continue;
                     }
                     program.always.push(number);
-                    open.close(rule);
+                    if rule.action != Action::Log {
+                        open.close(rule);
+                    }
                     match rule.fixed_transports() {
                         Some(transports) if rule.action == Action::Pass && stage == last_stage => {
                             run.1.join(transports.clone());
@@ -159,8 +161,10 @@ impl Program {
         // What decides about everything ends its tier, and in the last tier the list.
         let last_stage = u32::try_from(role.stages.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let end = conditional.iter().copied().find(|number| {
+            let rule = self.rule(*number, role, materials);
             self.places[*number as usize].stage == last_stage
-                && self.rule(*number, role, materials).fixed_transports().is_some_and(|t| t.is_all())
+                && rule.action != Action::Log
+                && rule.fixed_transports().is_some_and(|t| t.is_all())
         });
         let mut all = Vec::with_capacity(conditional.len() + self.always.len());
         let (mut a, mut b) = (self.always.iter().peekable(), conditional.iter().peekable());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sluice_model::{BUILT_IN_TIERS, Direction, Kind, ObjectKey, Policy, RuleBody, RuleRef, World};
+use sluice_model::{Action, BUILT_IN_TIERS, Direction, Kind, ObjectKey, Policy, RuleBody, RuleRef, World};
 use sluice_plan::Ground;
 use sluice_report::{Code, Finding};
 
@@ -108,7 +108,7 @@ impl Core {
             }
         }
         let lowered = |direction| used.lowered.iter().flat_map(move |lowered| lowered.rules(direction));
-        for rule in Direction::BOTH.into_iter().flat_map(lowered) {
+        for rule in Direction::BOTH.into_iter().flat_map(lowered).filter(|rule| rule.action != Action::Log) {
             for criterion in rule.peer.uses().chain(rule.own.uses()) {
                 let used = self.catalog.criteria.of(criterion);
                 let Criterion::NamedPorts { names, .. } = &used.criterion else { continue };
@@ -134,8 +134,10 @@ impl Core {
         let rules = Direction::BOTH
             .into_iter()
             .flat_map(|direction| used.lowered.iter().flat_map(move |lowered| lowered.rules(direction)));
-        let idle_rules: Vec<RuleRef> =
-            rules.filter(|rule| self.is_idle(rule)).map(|rule| rule.reference.clone()).collect();
+        let idle_rules: Vec<RuleRef> = rules
+            .filter(|rule| rule.action != Action::Log && self.is_idle(rule))
+            .map(|rule| rule.reference.clone())
+            .collect();
         let mut findings = Vec::new();
         let built_in = BUILT_IN_TIERS.iter().any(|(name, ..)| **name == *policy.tier);
         if !built_in && !world.tiers.contains_key(&policy.tier) {

@@ -27,6 +27,12 @@ fn difference(decision: &Decision, judgement: &Judgement) -> Option<String> {
     }
     let legs =
         [("egress", &decision.egress, &judgement.egress), ("ingress", &decision.ingress, &judgement.ingress)];
+    let met = |direction| judgement.logged.iter().filter(move |met| met.direction == direction);
+    for leg in decision.legs() {
+        if !leg.logged().eq(met(leg.direction).map(|met| &met.rule)) {
+            return Some(format!("the Log rules met by {} differ", leg.direction));
+        }
+    }
     legs.into_iter().find_map(|(name, law, plan)| match (law, plan) {
         (None, None) => None,
         (Some(law), Some(Outcome { cause, .. })) => {
@@ -52,6 +58,8 @@ struct Seen {
     by_profile: usize,
     denied: usize,
     contested: usize,
+    /// Legs that met a Log rule.
+    logged: usize,
 }
 
 impl Seen {
@@ -60,6 +68,7 @@ impl Seen {
         self.shortcuts += usize::from(law.shortcut.is_some());
         self.denied += usize::from(!law.is_allowed());
         for leg in law.legs() {
+            self.logged += usize::from(leg.logged().next().is_some());
             match leg.reason {
                 LegReason::Rule(_) => self.by_rule += 1,
                 LegReason::TierDefault { .. } => self.by_tier += 1,
@@ -80,6 +89,7 @@ impl Seen {
         self.by_profile += other.by_profile;
         self.denied += other.denied;
         self.contested += other.contested;
+        self.logged += other.logged;
     }
 }
 
@@ -137,8 +147,9 @@ fn plan_and_law_agree_on_every_packet() {
     println!("{seen:?}");
     // A test that never meets a kind of answer says nothing about it.
     if seeds.are_many() {
-        let Seen { compared, shortcuts, by_rule, by_tier, by_profile, denied, contested } = seen;
+        let Seen { compared, shortcuts, by_rule, by_tier, by_profile, denied, contested, logged } = seen;
         assert!(compared >= 100_000);
+        assert!(logged > compared / 2_000, "too few Log rules");
         for met in [shortcuts, by_rule, by_tier, by_profile, denied, contested] {
             assert!(met > compared / 200, "too few of a kind");
         }

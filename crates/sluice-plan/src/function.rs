@@ -53,6 +53,28 @@ pub struct PortFunction {
     pub rows: Vec<Row>,
     /// What happens where no row matches.
     pub otherwise: Outcome,
+    /// The Log rules that connections meet before anything is decided about them (semantics 3.5), in the order of
+    /// evaluation. They decide nothing, so that whoever asks for verdicts does not look at them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<LogRow>,
+}
+
+/// Connections that meet a Log rule. The rows of one rule share no connection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LogRow {
+    /// Their transports,
+    pub transport: TransportMatch,
+    /// but for those of these protocols, in order; only where the transport is [`TransportMatch::Any`].
+    pub except: Vec<Protocol>,
+    /// The rule.
+    pub rule: RuleRef,
+}
+
+impl LogRow {
+    /// Does a connection with protocol number `protocol` meet the rule?
+    pub fn contains(&self, protocol: Protocol, transport: &Transport) -> bool {
+        !self.except.contains(&protocol) && self.transport.contains(protocol, transport)
+    }
 }
 
 /// One row: a box of transports and what becomes of it.
@@ -140,6 +162,11 @@ impl TransportMatch {
 }
 
 impl PortFunction {
+    /// The Log rules that one connection meets, in order.
+    pub fn logged(&self, protocol: Protocol, transport: &Transport) -> impl Iterator<Item = &RuleRef> {
+        self.logs.iter().filter(move |row| row.contains(protocol, transport)).map(|row| &row.rule)
+    }
+
     /// The outcome for one connection, and the row that decided (`None`: no row, [`PortFunction::otherwise`]).
     pub fn decide(&self, protocol: Protocol, transport: &Transport) -> (&Outcome, Option<usize>) {
         match self.rows.iter().position(|row| row.transport.contains(protocol, transport)) {

@@ -29,11 +29,11 @@ mod text;
 
 pub use check::Violation;
 pub use delta::{Changes, PlanDelta};
-pub use function::{Cause, Outcome, PortFunction, Row, TransportMatch};
+pub use function::{Cause, LogRow, Outcome, PortFunction, Row, TransportMatch};
 pub use host::{HostEndpoint, HostStages, StageLegs};
 pub use path::StageStep;
 pub use plan::{
     ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Plan, Revisions, Span, Subject, TierStage,
 };
-pub use simulator::{Judgement, Simulator};
+pub use simulator::{Judgement, Logged, Simulator};
 pub use sluice_model::Verdict;

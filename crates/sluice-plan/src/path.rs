@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluice_addr::{Family, Flow, Protocol, Transport};
-use sluice_model::{Circumstances, Direction, Hop, Stage, Verdict};
+use sluice_model::{Circumstances, Direction, Hop, RuleRef, Stage, Verdict};
 
 use crate::function::{Cause, Outcome};
 use crate::host::HostEndpoint;
@@ -24,6 +24,8 @@ pub struct StageStep {
     pub direction: Direction,
     /// What it said; `None` if the port is a failsafe, so that no policy was asked.
     pub outcome: Option<Outcome>,
+    /// The Log rules that the connection meets before that, in order.
+    pub logged: Vec<RuleRef>,
 }
 
 impl StageStep {
@@ -184,12 +186,14 @@ impl Simulator<'_> {
             Direction::Ingress => (flow.destination, flow.source),
             Direction::Egress => (flow.source, flow.destination),
         };
-        let outcome = match is_failsafe {
-            true => None,
+        let (outcome, logged) = match is_failsafe {
+            true => (None, Vec::new()),
             false => {
                 let class = self.plan().class_of(own)?;
                 let leg = legs.leg(class, *self.plan().classes.get(&class)?);
-                Some(self.outcome(leg, peer, flow)?.clone())
+                let (function, outcome) = self.outcome(leg, peer, flow)?;
+                let logged = function.logged(flow.protocol(), &flow.transport).cloned().collect();
+                (Some(outcome.clone()), logged)
             }
         };
         Some(StageStep {
@@ -199,6 +203,7 @@ impl Simulator<'_> {
             stage,
             direction: spot.direction,
             outcome,
+            logged,
         })
     }
 }

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_addr::{Family, Flow, Protocol, Transport};
-use sluice_model::{Circumstances, EndpointToHost, PodKey, Verdict};
+use sluice_model::{Circumstances, Direction, EndpointToHost, PodKey, RuleRef, Verdict};
 
-use crate::function::Outcome;
+use crate::function::{Outcome, PortFunction};
 use crate::path::StageStep;
 use crate::plan::{Endpoint, LegId, Plan, Subject};
 
@@ -23,12 +23,24 @@ pub struct Judgement {
     /// The stages of host endpoints on the path, up to one that denies, if the path is known
     /// ([`Circumstances::path`]) and no clause decides without them.
     pub stages: Vec<StageStep>,
+    /// The Log rules that the legs meet before they decide, in order; those of stages are in [`StageStep::logged`]. The
+    /// kernel asks the ingress leg only where the egress leg allows.
+    pub logged: Vec<Logged>,
+}
+
+/// A Log rule that a leg meets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Logged {
+    /// The leg.
+    pub direction: Direction,
+    /// The rule.
+    pub rule: RuleRef,
 }
 
 impl Judgement {
     /// A verdict that needs no policy.
     fn outright(verdict: Verdict) -> Self {
-        Judgement { verdict, egress: None, ingress: None, stages: Vec::new() }
+        Judgement { verdict, egress: None, ingress: None, stages: Vec::new(), logged: Vec::new() }
     }
 }
 
@@ -110,13 +122,21 @@ impl<'p> Simulator<'p> {
         if circumstances.endpoint_to_host == EndpointToHost::Drop && is_own_node(source, to_node) {
             return Judgement::outright(Verdict::Deny);
         }
-        let egress = self.strictest(source, |subject| subject.egress, flow.destination, flow);
-        let ingress = self.strictest(destination, |subject| subject.ingress, flow.source, flow);
+        let mut logged = Vec::new();
+        let mut leg = |direction: Direction, owners, peer| {
+            let (function, outcome) = self.strictest(owners, |subject| subject.leg(direction), peer, flow)?;
+            let met = function.logged(flow.protocol(), &flow.transport);
+            logged.extend(met.map(|rule| Logged { direction, rule: rule.clone() }));
+            Some(outcome.clone())
+        };
+        let egress = leg(Direction::Egress, source, flow.destination);
+        let ingress = leg(Direction::Ingress, destination, flow.source);
         let path = circumstances.path.iter();
         let stages: Vec<StageStep> = path.flat_map(|path| self.stages(flow, path, circumstances)).collect();
         let legs = [&egress, &ingress].into_iter().flatten().map(|outcome| outcome.verdict);
         let denied = legs.chain(stages.iter().map(StageStep::verdict)).any(|v| v == Verdict::Deny);
-        Judgement { verdict: if denied { Verdict::Deny } else { Verdict::Allow }, egress, ingress, stages }
+        let verdict = if denied { Verdict::Deny } else { Verdict::Allow };
+        Judgement { verdict, egress, ingress, stages, logged }
     }
 
     fn owners_of(&self, address: IpAddr) -> &[Owner<'p>] {
@@ -131,23 +151,28 @@ impl<'p> Simulator<'p> {
         leg: impl Fn(Subject) -> LegId,
         peer: IpAddr,
         flow: &Flow,
-    ) -> Option<Outcome> {
+    ) -> Option<(&'p PortFunction, &'p Outcome)> {
         let mut outcomes = owners.iter().filter_map(|owner| self.outcome(leg(owner.subject), peer, flow));
         let first = outcomes.next()?;
-        if first.verdict == Verdict::Deny {
-            return Some(first.clone());
+        if first.1.verdict == Verdict::Deny {
+            return Some(first);
         }
-        Some(outcomes.find(|outcome| outcome.verdict == Verdict::Deny).unwrap_or(first).clone())
+        Some(outcomes.find(|(_, outcome)| outcome.verdict == Verdict::Deny).unwrap_or(first))
     }
 
     pub(crate) fn plan(&self) -> &'p Plan {
         self.plan
     }
 
-    pub(crate) fn outcome(&self, leg: LegId, peer: IpAddr, flow: &Flow) -> Option<&'p Outcome> {
+    pub(crate) fn outcome(
+        &self,
+        leg: LegId,
+        peer: IpAddr,
+        flow: &Flow,
+    ) -> Option<(&'p PortFunction, &'p Outcome)> {
         let class = self.plan.class_of(peer)?;
         let function = self.plan.functions.get(&self.plan.function(leg, class)?)?;
-        Some(function.decide(flow.protocol(), &flow.transport).0)
+        Some((function, function.decide(flow.protocol(), &flow.transport).0))
     }
 }
 

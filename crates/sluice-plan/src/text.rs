@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use sluice_addr::{AddrRange, PortSet};
 use sluice_model::{InterfaceMatch, TierDefault, Verdict};
 
-use crate::function::{Outcome, PortFunction, Row, TransportMatch};
+use crate::function::{LogRow, Outcome, PortFunction, Row, TransportMatch};
 use crate::host::{HostEndpoint, HostStages, StageLegs};
 use crate::plan::{ClassId, Endpoint, FunctionId, Ground, Leg, LegId, Plan, Span, Subject};
 
@@ -181,8 +181,21 @@ impl fmt::Display for Row {
     }
 }
 
+impl fmt::Display for LogRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.transport)?;
+        for (n, protocol) in self.except.iter().enumerate() {
+            write!(f, "{}{protocol}", if n == 0 { " but " } else { ", " })?;
+        }
+        write!(f, " log: {}", self.rule)
+    }
+}
+
 impl fmt::Display for PortFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.logs {
+            writeln!(f, "  {row}")?;
+        }
         for row in &self.rows {
             writeln!(f, "  {row}")?;
         }

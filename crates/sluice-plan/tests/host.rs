@@ -26,7 +26,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn function(verdict: Verdict, cause: Cause) -> Arc<PortFunction> {
-    Arc::new(PortFunction { rows: Vec::new(), otherwise: Outcome { verdict, cause } })
+    Arc::new(PortFunction { rows: Vec::new(), otherwise: Outcome { verdict, cause }, logs: Vec::new() })
 }
 
 /// Node n1: `h` on eth0 with every stage but preDNAT, `z` on every interface with preDNAT alone. Leg 0 leaves things to the

@@ -30,19 +30,20 @@ fn web_only() -> PortFunction {
     PortFunction {
         rows: vec![Row { transport: web, outcome: allow.clone() }, Row { transport: echo, outcome: allow }],
         otherwise: Outcome { verdict: Verdict::Deny, cause: Cause::TierDefault("default".into()) },
+        logs: Vec::new(),
     }
 }
 
 fn open() -> PortFunction {
     let otherwise = Outcome { verdict: Verdict::Allow, cause: Cause::Profile("kns".into()) };
-    PortFunction { rows: Vec::new(), otherwise }
+    PortFunction { rows: Vec::new(), otherwise, logs: Vec::new() }
 }
 
 /// Two pods on node n1; the first admits only web traffic, and only from the second and from 10.0.0.0/8.
 fn example() -> Plan {
     let [inside, v4, v6, front, api] = [7, 3, 9, 4, 1].map(ClassId);
     let [web, open_id, closed] = [5, 2, 8].map(FunctionId);
-    let deny = PortFunction { rows: Vec::new(), otherwise: web_only().otherwise };
+    let deny = PortFunction { rows: Vec::new(), otherwise: web_only().otherwise, logs: Vec::new() };
     let stage = TierStage {
         tier: "default".into(),
         default_action: TierDefault::Deny,

@@ -52,6 +52,13 @@ pub struct StageTrace {
     pub tiers: Vec<TierTrace>,
 }
 
+impl StageTrace {
+    /// The Log rules that match and stand before what decided, in order (3.5).
+    pub fn logged(&self) -> impl Iterator<Item = &RuleRef> {
+        super::trace::logged(&self.tiers)
+    }
+}
+
 /// How a stage ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StageOutcome {

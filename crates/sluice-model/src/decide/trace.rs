@@ -218,6 +218,11 @@ impl Leg {
         }
     }
 
+    /// The Log rules that match and stand before what decided, in order (3.5).
+    pub fn logged(&self) -> impl Iterator<Item = &RuleRef> {
+        logged(&self.tiers)
+    }
+
     /// If the leg denies: the Allow rule that came nearest to matching, the first one of several, with the criteria
     /// that it failed by.
     pub fn nearest_miss(&self) -> Option<&RuleTrace> {
@@ -255,6 +260,11 @@ impl fmt::Display for Leg {
         }
         Ok(())
     }
+}
+
+pub(crate) fn logged(tiers: &[TierTrace]) -> impl Iterator<Item = &RuleRef> {
+    let rules = tiers.iter().flat_map(|tier| &tier.policies).flat_map(|policy| &policy.rules);
+    rules.filter(|rule| rule.action == Action::Log && rule.matched()).map(|rule| &rule.rule)
 }
 
 /// A tier that took part.
