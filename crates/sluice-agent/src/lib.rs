@@ -19,6 +19,7 @@ mod config;
 mod core;
 mod limits;
 mod node;
+mod records;
 mod run;
 mod status;
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attach;
 use crate::config::AgentConfig;
 use crate::core::{Core, Event, Reports};
+use crate::records;
 use crate::status;
 
 /// Events that may wait for the core.
@@ -72,6 +73,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     let listener = attach::listen(&config.socket)
         .map_err(|source| AgentError::Listen { path: config.socket.clone(), source })?;
     let links = watch_links(&config)?;
+    let settings = config.clone();
     let core = Core::open(config, Reports { state, annotations, sweep })?;
     // the core blocks on netlink; it gets a thread of its own
     let core = std::thread::Builder::new()
@@ -92,6 +94,11 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Age
     std::thread::Builder::new()
         .name("links".into())
         .spawn(move || tell_of_links(links, &changes))
+        .map_err(AgentError::Namespace)?;
+    let alive = events.clone();
+    std::thread::Builder::new()
+        .name("records".into())
+        .spawn(move || records::write(&settings, || alive.is_closed()))
         .map_err(AgentError::Namespace)?;
     let accepting = events.clone();
     std::thread::Builder::new()

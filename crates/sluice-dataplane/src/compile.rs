@@ -21,6 +21,7 @@ use sluice_plan::{
 
 use crate::fixed::{add_fixed, drop_rule, is_family, jump};
 use crate::layout::{EARLY_ALLOWED, EGRESS, INGRESS, OWN, TABLE};
+use crate::records::log_rules;
 
 /// What the dataplane must know beside the plan: where pods are attached and what belongs to the overlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -332,12 +333,16 @@ fn letter(direction: Direction) -> char {
 
 /// The name of a function's chain: its content.
 pub(crate) fn function_chain(post: Post, function: &PortFunction) -> String {
-    format!("{}-{:016x}", post.of_functions(), digest(function))
+    let PortFunction { rows, otherwise, logs } = function;
+    // nearly no function has Log rules: those without are named by their rows alone
+    let digest = if logs.is_empty() { digest(&(rows, otherwise)) } else { digest(&(rows, otherwise, logs)) };
+    format!("{}-{digest:016x}", post.of_functions())
 }
 
-/// The rules of a port function, one or more per row, each with a counter and the cause as comment.
+/// The rules of a port function, one or more per row, each with a counter and the cause as comment; before them those that
+/// write records.
 fn function_rules(post: Post, function: &PortFunction) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    let mut rules: Vec<Rule> = log_rules(function).collect();
     for row in &function.rows {
         for matches in transport_matches(&row.transport) {
             rules.push(outcome(post, matches, &row.outcome));
@@ -357,7 +362,7 @@ fn outcome(post: Post, mut exprs: Vec<Expr>, outcome: &Outcome) -> Rule {
 }
 
 /// The boxes of a transport match, each as expressions of one rule.
-fn transport_matches(transport: &TransportMatch) -> Vec<Vec<Expr>> {
+pub(crate) fn transport_matches(transport: &TransportMatch) -> Vec<Vec<Expr>> {
     let l4 = |protocol: Protocol| Expr::eq(Field::L4Proto, protocol.number());
     match transport {
         TransportMatch::Any => vec![Vec::new()],
@@ -432,7 +437,7 @@ pub(crate) fn key_type(family: Family) -> KeyType {
 }
 
 /// At most 127 bytes (so much `nft` prints), cut at a character; nothing that would end the quotes around it.
-fn comment(text: &str) -> String {
+pub(crate) fn comment(text: &str) -> String {
     let text = text.replace(|c: char| c == '"' || c.is_control(), "?");
     let mut end = text.len().min(127);
     while !text.is_char_boundary(end) {

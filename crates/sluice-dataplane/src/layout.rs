@@ -50,6 +50,9 @@ pub const EARLY_ALLOWED: u32 = 0x1_0000;
 /// Packet mark: the node sent the packet and translated its destination; the normal stage follows at postrouting.
 pub const TRANSLATED_HERE: u32 = 0x2_0000;
 
+/// The log group (nfnetlink_log) of records of connections that met Log rules.
+pub const LOG_GROUP: u16 = 0x51ce;
+
 /// Hash sets `ifname . address`: the addresses that a pod interface owns, per family.
 pub const OWN: [&str; 2] = ["own4", "own6"];
 /// Verdict maps `source address → egress leg`, per family.

@@ -295,6 +295,10 @@ fn run_rule(table: &Table, chain: &str, rule: &Rule, packet: &mut Packet) -> Res
             }
             Expr::Verdict(verdict) => return Ok(Next::Verdict(verdict.clone())),
             Expr::Counter | Expr::Log { .. } => Some(true),
+            // how much came before is not known; where the rule only writes records it makes no difference
+            Expr::Limit { .. } if !rule.exprs.iter().any(|expr| matches!(expr, Expr::Verdict(_))) => {
+                Some(true)
+            }
             Expr::SetMark { target: MarkKind::Packet, value } => {
                 packet.mark = match value {
                     MarkValue::Constant(mark) => *mark,

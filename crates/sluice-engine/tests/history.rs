@@ -267,7 +267,7 @@ fn a_twin_costs_one_address(case: &Situation) -> bool {
 #[test]
 fn a_pod_of_a_known_class_costs_one_address() {
     let mut tried = 0;
-    let seeds = Seeds::of_run(200);
+    let seeds = Seeds::of_run(400);
     for seed in &seeds {
         let world = random_world(&mut StdRng::seed_from_u64(seed));
         tried += usize::from(hold("twin", seed, &Situation::new(&world, []), a_twin_costs_one_address));

@@ -42,7 +42,9 @@ fn same(law: &StageTrace, plan: &StageStep) -> bool {
             _ => false,
         },
     };
-    place == (&plan.node, &plan.interface, &plan.endpoint, plan.stage, plan.direction) && outcome
+    place == (&plan.node, &plan.interface, &plan.endpoint, plan.stage, plan.direction)
+        && outcome
+        && law.logged().eq(&plan.logged)
 }
 
 /// What differs, in words.
