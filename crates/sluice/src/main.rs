@@ -4,6 +4,26 @@
 //! 2 the job could not be done, 3 undecided.
 #![forbid(unsafe_code)]
 
+/// In this program print!, println! and eprintln! do not panic when whoever read has left: the exit code is still the answer.
+macro_rules! print {
+    ($($text:tt)*) => {{
+        use ::std::io::Write as _;
+        let _ = ::std::write!(::std::io::stdout(), $($text)*);
+    }};
+}
+macro_rules! println {
+    ($($text:tt)*) => {{
+        use ::std::io::Write as _;
+        let _ = ::std::writeln!(::std::io::stdout(), $($text)*);
+    }};
+}
+macro_rules! eprintln {
+    ($($text:tt)*) => {{
+        use ::std::io::Write as _;
+        let _ = ::std::writeln!(::std::io::stderr(), $($text)*);
+    }};
+}
+
 mod agent;
 mod args;
 mod ask;

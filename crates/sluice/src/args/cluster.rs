@@ -63,8 +63,8 @@ pub(crate) struct Get {
     /// All namespaces.
     #[arg(short = 'A', long)]
     pub(crate) all_namespaces: bool,
-    /// wide, yaml, json or name.
-    #[arg(short, long, value_parser = ["wide", "yaml", "json", "name"])]
+    /// wide, yaml, json, name, jsonpath=TEMPLATE or custom-columns=HEAD:PATH,…
+    #[arg(short, long, value_name = "FORM")]
     pub(crate) output: Option<String>,
     /// Only objects with these labels (app=web,tier!=front).
     #[arg(short = 'l', long, conflicts_with = "name")]
@@ -78,6 +78,9 @@ pub(crate) struct Get {
     /// Leave the head of the table out.
     #[arg(long)]
     pub(crate) no_headers: bool,
+    /// Order by what stands at a path (.metadata.creationTimestamp).
+    #[arg(long, value_name = "PATH", conflicts_with = "watch")]
+    pub(crate) sort_by: Option<String>,
     /// Show labels as the last column.
     #[arg(long)]
     pub(crate) show_labels: bool,

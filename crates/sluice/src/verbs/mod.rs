@@ -1,6 +1,7 @@
 //! The few verbs needed where kubectl is absent: apply, get, delete, exec, logs.
 
 mod get;
+mod jsonpath;
 mod pod;
 mod wait;
 mod write;

@@ -115,7 +115,13 @@ pub(crate) async fn apply_object(
         None => {
             let field_manager = Some(writing.manager.clone());
             let params = PostParams { field_manager, dry_run: writing.dry_run == DryRun::Server };
-            api.create(&params, &parsed).await.map_err(strict)?
+            match api.create(&params, &parsed).await {
+                // somebody was faster: a controller gives every namespace an account
+                Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                    api.patch(&name, &writing.patch(), &Patch::Merge(object)).await.map_err(strict)?
+                }
+                created => created.map_err(strict)?,
+            }
         }
     };
     let what = match existing.map(|object| object.resource_version()) {

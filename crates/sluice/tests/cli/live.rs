@@ -96,6 +96,17 @@ fn objects_are_chosen_by_labels_and_fields() {
     assert_eq!(table.lines().count(), 1, "{table}");
     assert!(table.starts_with("db ") && table.trim_end().ends_with("app=db"), "{table}");
     assert!(get(&[]).starts_with("NAME "), "a table has a head");
+    assert_eq!(
+        get(&["-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.labels.app}{\"\\n\"}{end}"]),
+        "backup backup\ndb db\n"
+    );
+    assert_eq!(
+        get(&["-o", "custom-columns=NAME:.metadata.name,IP:.status.podIP"]),
+        "NAME     IP\nbackup   <none>\ndb       <none>\n"
+    );
+    let by_app = get(&["--sort-by", "{.metadata.labels.app}", "--no-headers"]);
+    assert!(by_app.starts_with("backup "), "{by_app}");
+    assert!(get(&["-o", "table"]).contains("\"table\" is no form"));
     let unknown = cluster.ask(&["get", "podz"], "");
     assert!(text(&unknown.stderr).contains("did you mean pods?"), "{}", text(&unknown.stderr));
     let gone = cluster.ask(&["delete", "pods", "-n", "shop", "-l", "app=db"], "");

@@ -54,16 +54,33 @@ fn eval_answers_while_the_questions_still_come() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
-    let mut child = sluice()
-        .args(["reach", "-f", "examples/isolation/pods.yaml"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    drop(child.stdout.take());
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+fn a_reader_that_leaves_is_no_error_and_the_answer_stands() {
+    let ends = ["isolated-ns/debian-pod-2", "isolated-ns/debian-pod-1"];
+    for (arguments, code) in [
+        (vec!["reach"], 0),
+        (vec!["can", ends[0], ends[1]], 1),
+        (vec!["explain", ends[0], ends[1]], 1),
+        (vec!["explain", ends[0], ends[1], "-o", "json"], 1),
+        (vec!["isolate", "ns", "other-ns"], 0),
+        (vec!["dump"], 0),
+    ] {
+        let mut child = sluice()
+            .args(&arguments)
+            .args(["-f", "examples/isolation/pods.yaml", "-f", "examples/isolation/full-isolation.yaml"])
+            .args(["-f", "examples/isolation/surroundings.yaml"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        let said = text(&output.stderr);
+        assert_eq!(
+            (output.status.code(), said.contains("panicked")),
+            (Some(code), false),
+            "{arguments:?}: {said}"
+        );
+    }
 }
 
 #[test]
