@@ -17,6 +17,7 @@ use crate::args::{DryRun, Isolate, IsolateOutput, Suggest, SuggestOutput};
 use crate::exit::Exit;
 use crate::input::{self, Input};
 use crate::judge::{Asked, Judge};
+use crate::nearest;
 use crate::resolve;
 use crate::{ask, verbs};
 
@@ -82,10 +83,14 @@ fn for_flow(
 fn for_claims(command: &Suggest, snapshot: &Snapshot, path: &Path) -> anyhow::Result<(Vec<Advice>, bool)> {
     let mut claims = ask::claims(path, &command.source.namespace())?;
     if let Some(name) = &command.name {
+        let hint = nearest::did_you_mean(name, claims.iter().map(|claim| &*claim.name));
         claims.retain(|claim| *claim.name == **name);
+        if claims.is_empty() {
+            bail!("{} holds no ConnectivityClaim {name:?}{hint}", path.display());
+        }
     }
     if claims.is_empty() {
-        bail!("{} holds no such ConnectivityClaim", path.display());
+        bail!("{} holds no ConnectivityClaim", path.display());
     }
     let satisfied = claims.iter().all(|claim| sluice_analysis::judge_claim(snapshot, claim).state.holds());
     Ok((claims.iter().map(|claim| suggest_for_claim(snapshot, claim)).collect(), satisfied))
@@ -137,7 +142,9 @@ pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
         guests: command.allow_from.iter().map(|text| guest(&input, text)).collect::<anyhow::Result<_>>()?,
     };
     let Some(isolation) = isolate_namespace(&snapshot, &command.name, &options) else {
-        bail!("no namespace {:?} is known", command.name);
+        let known = snapshot.world().namespaces.keys().map(|name| &**name);
+        let hint = nearest::did_you_mean(&command.name, known);
+        bail!("no namespace {:?} is known{hint}", command.name);
     };
     let writes = command.source.files.is_empty() && command.write.dry_run != DryRun::Client;
     match command.output {

@@ -61,6 +61,10 @@ fn errors_are_one_line_and_say_what_to_do() {
             "error: no pod or workload \"m/b\" is known; did you mean shop/b?",
         ),
         (
+            vec!["isolate", "ns", "shpo", "-f", "-"],
+            "error: no namespace \"shpo\" is known; did you mean shop?",
+        ),
+        (
             vec!["can", "shpo/a", "shop/b", "-f", "-"],
             "error: no pod or workload \"shpo/a\" is known; did you mean shop/a?",
         ),
