@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::{HeaderValue, Response};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::util::MapResponseLayer;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -55,12 +58,25 @@ pub struct Access {
     pub act_as_uid: Option<String>,
     /// How long a request may take.
     pub timeout: Option<Duration>,
+    /// Told every warning that the API sends along with an answer (a deprecated version, a field that it does not know).
+    pub on_warning: Option<fn(&str)>,
 }
 
 impl Access {
     /// A client for the API.
     pub async fn client(&self) -> Result<Client, ConnectError> {
-        Client::try_from(self.config().await?).map_err(ConnectError::Client)
+        let config = self.config().await?;
+        let Some(tell) = self.on_warning else {
+            return Client::try_from(config).map_err(ConnectError::Client);
+        };
+        let layer = MapResponseLayer::new(move |response: Response<_>| {
+            for warning in response.headers().get_all("warning").iter().filter_map(warning_text) {
+                tell(&warning);
+            }
+            response
+        });
+        let builder = ClientBuilder::try_from(config).map_err(ConnectError::Client)?;
+        Ok(builder.with_layer(&layer).build())
     }
 
     /// The namespace of the context; `None` if none is stated, or there is no kubeconfig.
@@ -138,6 +154,20 @@ impl Access {
     }
 }
 
+/// The text of a warning: `299 - "text"`, with quotes and backslashes escaped.
+fn warning_text(header: &HeaderValue) -> Option<String> {
+    let quoted = header.to_str().ok()?.splitn(3, ' ').nth(2)?.trim().strip_prefix('"')?;
+    let (mut text, mut letters) = (String::new(), quoted.chars());
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => return Some(text),
+            '\\' => text.extend(letters.next()),
+            other => text.push(other),
+        }
+    }
+    None
+}
+
 /// A client by the kubeconfig at `path`, or by what the environment says (KUBECONFIG, ~/.kube/config, service account).
 pub async fn client_from_kubeconfig(path: Option<&Path>) -> Result<Client, ConnectError> {
     Access { kubeconfig: path.map(Path::to_owned), ..Access::default() }.client().await
@@ -146,6 +176,20 @@ pub async fn client_from_kubeconfig(path: Option<&Path>) -> Result<Client, Conne
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_read_as_the_api_writes_them() {
+        for (header, text) in [
+            (r#"299 - "unknown field \"spec.foo\"""#, Some("unknown field \"spec.foo\"")),
+            (r#"299 - "a" "Mon, 01 Jan 2024 00:00:00 GMT""#, Some("a")),
+            ("299 - text", None),
+            (r#"299 - "never ends"#, None),
+            ("", None),
+        ] {
+            let header = HeaderValue::from_str(header).expect("a header");
+            assert_eq!(warning_text(&header).as_deref(), text);
+        }
+    }
 
     #[test]
     fn the_namespace_is_that_of_the_context() {

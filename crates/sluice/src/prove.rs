@@ -449,7 +449,7 @@ pub(crate) fn prepare(command: &Prove) -> anyhow::Result<(Input, About)> {
             about.claims = ask::claims(Path::new(what), &command.source.namespace())?;
         }
         Some(name) => {
-            let namespaces = namespaces(&input);
+            let namespaces = resolve::namespaces(&input.placed.world);
             if !namespaces.contains(name) {
                 let hint = nearest::did_you_mean(name, namespaces.iter().map(String::as_str));
                 bail!("{name:?} is neither a file with claims nor a namespace{hint}");
@@ -467,10 +467,4 @@ pub(crate) fn prepare(command: &Prove) -> anyhow::Result<(Input, About)> {
         );
     }
     Ok((input, about))
-}
-
-fn namespaces(input: &Input) -> BTreeSet<String> {
-    let world = &input.placed.world;
-    let of_pods = world.pods.keys().map(|key| key.namespace.to_string());
-    world.namespaces.keys().map(ToString::to_string).chain(of_pods).collect()
 }

@@ -165,6 +165,12 @@ fn splitting_cidrs(world: &World, ranges: &[Cidr]) -> Vec<Splitting> {
         .collect()
 }
 
+/// The namespaces that are known: those among the objects, and those that pods are in.
+pub(crate) fn namespaces(world: &World) -> BTreeSet<String> {
+    let of_pods = world.pods.keys().map(|key| key.namespace.to_string());
+    world.namespaces.keys().map(ToString::to_string).chain(of_pods).collect()
+}
+
 /// One end of a question.
 #[derive(Clone, Debug)]
 pub(crate) struct End {

@@ -142,8 +142,8 @@ pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
         guests: command.allow_from.iter().map(|text| guest(&input, text)).collect::<anyhow::Result<_>>()?,
     };
     let Some(isolation) = isolate_namespace(&snapshot, &command.name, &options) else {
-        let known = snapshot.world().namespaces.keys().map(|name| &**name);
-        let hint = nearest::did_you_mean(&command.name, known);
+        let known = resolve::namespaces(snapshot.world());
+        let hint = nearest::did_you_mean(&command.name, known.iter().map(String::as_str));
         bail!("no namespace {:?} is known{hint}", command.name);
     };
     let writes = command.source.files.is_empty() && command.write.dry_run != DryRun::Client;

@@ -332,6 +332,7 @@ impl Connection {
             act_as_groups: self.act_as_groups.clone(),
             act_as_uid: self.act_as_uid.clone(),
             timeout: self.request_timeout.filter(|time| !time.is_zero()),
+            on_warning: Some(|warning| eprintln!("warning: {warning}")),
         }
     }
 }

@@ -61,6 +61,14 @@ fn a_dry_run_writes_nothing() {
         assert_eq!(text(&output.stdout), said, "{}", text(&output.stderr));
     }
     assert_eq!(names(), before);
+    // what the API remarks is told
+    let odd = POLICY.replace("podSelector", "nonsense: 1, podSelector");
+    let output = cluster.ask(&["apply", "--dry-run=server", "-f", "-"], &odd);
+    assert!(
+        text(&output.stderr).contains("warning: unknown field \"spec.nonsense\""),
+        "{}",
+        text(&output.stderr)
+    );
     // what the API refuses is refused in a dry run of the server
     let bad = POLICY.replace("[Ingress, Egress]", "[Sideways]");
     assert_eq!(cluster.ask(&["apply", "--dry-run=server", "-f", "-"], &bad).status.code(), Some(2));
