@@ -141,7 +141,7 @@ fn is_by_rule(cause: &Cause) -> bool {
 pub(crate) struct Compiler<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) table: Table,
-    functions: BTreeMap<(&'static str, FunctionId), Arc<str>>,
+    functions: BTreeMap<(FunctionId, &'static str), Arc<str>>,
     legs: BTreeMap<(Post, Direction, LegId), Arc<str>>,
     /// The legs that stand at a post in a direction.
     pub(crate) at_post: BTreeMap<(Post, Direction), BTreeSet<LegId>>,
@@ -291,7 +291,7 @@ impl<'a> Compiler<'a> {
     /// The chain of a port function; equal functions share it, also across generations, because its name is its content.
     fn function(&mut self, post: Post, id: FunctionId) -> Option<Arc<str>> {
         let kind = post.of_functions();
-        if let Some(name) = self.functions.get(&(kind, id)) {
+        if let Some(name) = self.functions.get(&(id, kind)) {
             return Some(name.clone());
         }
         let function = self.plan.functions.get(&id)?;
@@ -302,7 +302,7 @@ impl<'a> Compiler<'a> {
             Some(_) | None => self.free_name(wanted),
         };
         self.table.chains.insert(name.to_string(), chain);
-        self.functions.insert((kind, id), name.clone());
+        self.functions.insert((id, kind), name.clone());
         Some(name)
     }
 
