@@ -9,7 +9,7 @@ const PODS: &str = "examples/isolation/pods.yaml";
 const POLICY: &str = "examples/isolation/full-isolation.yaml";
 
 /// How the steps are said.
-struct Voice {
+pub(crate) struct Voice {
     program: String,
     is_kubectl: bool,
 }
@@ -19,7 +19,7 @@ impl Voice {
         Voice { program, is_kubectl: true }
     }
 
-    fn own() -> Self {
+    pub(crate) fn own() -> Self {
         Voice { program: sluice().display().to_string(), is_kubectl: false }
     }
 
@@ -40,16 +40,16 @@ impl Drop for Background {
 }
 
 /// The two pods of the scenario in a lab, the first of them serving its root by HTTP.
-struct Pair<'v> {
+pub(crate) struct Pair<'v> {
     voice: &'v Voice,
-    lab: Up,
+    pub(crate) lab: Up,
     url: String,
     _server: Background,
 }
 
 impl<'v> Pair<'v> {
     /// `None`, with a word why, where the machine has no program for it.
-    fn start(voice: &'v Voice) -> Option<Self> {
+    pub(crate) fn start(voice: &'v Voice) -> Option<Self> {
         let lab = Up::start(&[]);
         let say = |arguments: &[&str]| lab.succeed(&voice.program, arguments);
         let applied = say(&["apply", "-f", PODS]);
@@ -82,7 +82,7 @@ impl<'v> Pair<'v> {
         Some(Pair { voice, lab, url, _server: Background(server) })
     }
 
-    fn say(&self, arguments: &[&str]) -> String {
+    pub(crate) fn say(&self, arguments: &[&str]) -> String {
         self.lab.succeed(&self.voice.program, arguments)
     }
 
@@ -92,7 +92,7 @@ impl<'v> Pair<'v> {
     }
 
     /// Waits for an answer of the server.
-    fn answered(&self) -> String {
+    pub(crate) fn answered(&self) -> String {
         eventually(Duration::from_secs(20), || {
             let output = self.fetch();
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -101,7 +101,7 @@ impl<'v> Pair<'v> {
     }
 
     /// Waits until the server is silent.
-    fn silenced(&self) {
+    pub(crate) fn silenced(&self) {
         let timed_out = eventually(Duration::from_secs(10), || {
             let output = self.fetch();
             (!output.status.success()).then_some(output)
@@ -205,52 +205,6 @@ fn policies_of_every_cluster_kind() {
         pair.say(&["delete", "-f", &file]);
         pair.answered();
     }
-}
-
-/// A host endpoint for every interface of a node, closed to port 8080 of what is forwarded and open to all else.
-const HOST_ENDPOINT: &str = "apiVersion: projectcalico.org/v3
-kind: HostEndpoint
-metadata: {name: all-of-it, labels: {at: node}}
-spec: {node: NODE, interfaceName: '*'}
-";
-const CLOSED_TRANSIT: &str = "apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: closed-transit}
-spec:
-  selector: at == 'node'
-  applyOnForward: true
-  types: [Ingress]
-  ingress:
-  - {action: Deny, protocol: TCP, destination: {ports: [8080]}}
-  - {action: Allow}
-";
-
-#[test]
-fn a_host_endpoint_of_a_node() {
-    if let Some(reason) = no_lab() {
-        return ignored(&reason);
-    }
-    let voice = Voice::own();
-    let Some(pair) = Pair::start(&voice) else { return };
-    pair.answered();
-    let pods = pair.say(&["get", "pods", "-n", "isolated-ns", "-o", "wide"]);
-    let row: Vec<&str> =
-        pods.lines().find(|l| l.starts_with("debian-pod-1")).expect("a row").split_whitespace().collect();
-    let node = row.iter().find(|cell| cell.starts_with("node-")).expect("its node");
-    let folder = tempfile::tempdir().expect("a folder");
-    let apply = |name: &str, text: &str| {
-        let file = folder.path().join(name);
-        std::fs::write(&file, text).expect("the object is written");
-        let file = file.display().to_string();
-        pair.say(&["apply", "-f", &file]);
-        file
-    };
-    // bare, it closes the node and leaves alone what is forwarded, also between nodes and by the overlay
-    apply("host.yaml", &HOST_ENDPOINT.replace("NODE", node));
-    let transit = apply("transit.yaml", CLOSED_TRANSIT);
-    pair.silenced();
-    pair.say(&["delete", "-f", &transit]);
-    pair.answered();
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod by_hand;
 mod cells;
 mod crash;
 mod demo;
+mod host_endpoints;
 mod pages;
 mod support;
 #[path = "../cli/transcript.rs"]
