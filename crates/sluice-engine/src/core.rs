@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use sluice_model::{ProjectPolicies, World};
+use sluice_model::{FollowedProjects, World};
 use sluice_plan::{Plan, PlanDelta};
 
 use crate::catalog::Catalog;
@@ -35,8 +35,8 @@ pub(crate) type Pair = (Arc<str>, Arc<str>);
 /// What has changed since the last flush.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
-    /// Has a Namespace come, changed or gone?
-    pub(crate) namespaces: bool,
+    /// Namespaces that have come, changed or gone while projects depend on them.
+    pub(crate) namespaces: Vec<Arc<str>>,
     pub(crate) accounts: BTreeSet<Pair>,
     pub(crate) tiers: bool,
     pub(crate) sets: BTreeMap<Pair, SetEdit>,
@@ -111,7 +111,7 @@ pub(crate) struct Core {
     pub(crate) peer_index: QueryIndex,
     pub(crate) policies: Policies,
     /// The policies that the ProjectIsolation stands for (semantics 8.2).
-    pub(crate) projects: ProjectPolicies,
+    pub(crate) projects: FollowedProjects,
     pub(crate) roles: Roles,
     pub(crate) lists: FactLists,
     pub(crate) ports: PortMaps,
@@ -149,7 +149,7 @@ impl Core {
             subject_index: QueryIndex::default(),
             peer_index: QueryIndex::default(),
             policies: Policies::default(),
-            projects: ProjectPolicies::default(),
+            projects: FollowedProjects::default(),
             roles: Roles::default(),
             lists: FactLists::default(),
             ports: PortMaps::default(),

@@ -80,6 +80,12 @@ impl Namespaces {
         }
     }
 
+    /// The namespace of this name as it was applied, if it exists.
+    pub(crate) fn written(&self, name: &str, symbols: &Symbols) -> Option<model::Namespace> {
+        let namespace = symbols.find(name)?;
+        Some(self.namespace(namespace, self.labels.get(&namespace)?, symbols))
+    }
+
     /// Every namespace that exists, as it was applied.
     pub(crate) fn iter(&self, symbols: &Symbols) -> impl Iterator<Item = model::Namespace> {
         self.labels.iter().map(|(namespace, labels)| self.namespace(*namespace, labels, symbols))
@@ -181,7 +187,9 @@ impl Core {
     }
 
     fn update_namespace(&mut self, namespace: Sym, written: Option<&model::Namespace>) {
-        self.dirty.namespaces = true;
+        if self.projects.is_active() {
+            self.dirty.namespaces.push(self.catalog.symbols.text(namespace).into());
+        }
         let existed = self.namespaces.exists(namespace);
         let changed = self.namespaces.update(namespace, written, &mut self.catalog.symbols);
         let members = self.shapes.in_namespace(namespace).iter().copied();

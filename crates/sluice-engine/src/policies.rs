@@ -228,6 +228,11 @@ impl Policies {
         Some(&self.slab[self.known[self.find(key, symbols)?].stored?])
     }
 
+    /// The name under a key's number.
+    pub(crate) fn name<'a>(&self, id: PolicyKeyId, symbols: &'a Symbols) -> Option<&'a str> {
+        Some(symbols.text(self.known.get(id)?.key.name))
+    }
+
     /// The keys of all policies that are stored.
     pub(crate) fn stored_keys(&self, symbols: &Symbols) -> impl Iterator<Item = ObjectKey> {
         let stored = self.known.iter().filter(|(_, known)| known.stored.is_some());
@@ -308,7 +313,7 @@ impl Core {
     /// The policy under a key that projects stand for; `old` if it is the same.
     fn derived(&mut self, id: PolicyKeyId, old: Option<PolicyIx>) -> Option<PolicyIx> {
         let Core { policies, catalog, projects, .. } = self;
-        let policy = projects.policies.get(&policies.known[id].key.object(&catalog.symbols))?;
+        let policy = projects.policies().get(&policies.known[id].key.object(&catalog.symbols))?;
         let new = policies.record(id, policy, catalog);
         let same = old.filter(|old| policies.slab[*old].packed == policies.slab[new].packed);
         same.inspect(|_| policies.forget(new, catalog)).or(Some(new))

@@ -1,10 +1,10 @@
 //! Subjects: which policies apply to which local endpoints. Policies that apply to none are not lowered, so that they
 //! split no class.
 
-use sluice_model::{Direction, Namespace, ObjectDelta, ObjectKey, ProjectPolicies, World};
+use sluice_model::{Direction, ObjectKey, World};
 
 use crate::core::{Core, Dirty, Progress};
-use crate::ids::{PodId, PolicyIx, QueryId, RoleId, ShapeId, add_sorted, remove_sorted};
+use crate::ids::{PodId, PolicyIx, PolicyKeyId, QueryId, RoleId, ShapeId, add_sorted, remove_sorted};
 use crate::lower::LoweredPolicy;
 use crate::namespaces::Alone;
 use crate::policies::Seat;
@@ -68,23 +68,27 @@ impl Core {
 
     /// Finds what the ProjectIsolation stands for now, if anything that it depends on has changed.
     pub(crate) fn update_projects(&mut self, dirty: &mut Dirty, world: &World) {
-        let depends = dirty.namespaces || !dirty.nodes.is_empty() || !dirty.policies.is_empty();
-        if dirty.projects || (depends && !world.isolations.is_empty()) {
-            let symbols = &self.catalog.symbols;
-            let namespaces: Vec<Namespace> = match world.isolations.is_empty() {
-                true => Vec::new(),
-                false => self.namespaces.iter(symbols).collect(),
-            };
-            let taken = |key: &ObjectKey| self.policies.stored(key, symbols).is_some();
-            let now = ProjectPolicies::of_parts(&world.isolations, &namespaces, world.nodes.values(), taken);
-            for change in now.changes_from(&self.projects) {
-                let key = match change {
-                    ObjectDelta::Upsert(object) => object.key(),
-                    ObjectDelta::Delete(key) => key,
-                };
-                dirty.policies.push(self.derived_policy(&key));
-            }
-            self.projects = now;
+        if !dirty.projects && !self.projects.is_active() {
+            return;
+        }
+        let Core { projects, namespaces, policies, catalog, .. } = self;
+        let symbols = &catalog.symbols;
+        let taken = |key: &ObjectKey| policies.stored(key, symbols).is_some();
+        let clashes =
+            |id: &PolicyKeyId| policies.name(*id, symbols).is_some_and(|name| projects.may_clash(name));
+        let anew = dirty.projects
+            || dirty.policies.iter().any(clashes)
+            || (!dirty.nodes.is_empty() && projects.has_other_nodes(world.nodes.values()));
+        let changed = if anew {
+            let all = namespaces.iter(symbols);
+            projects.reset(&world.isolations, all, world.nodes.values(), taken)
+        } else {
+            let named = dirty.namespaces.drain(..);
+            projects.update(named.map(|name| (name.clone(), namespaces.written(&name, symbols))), taken)
+        };
+        for key in changed {
+            let id = self.derived_policy(&key);
+            dirty.policies.push(id);
         }
     }
 

@@ -31,6 +31,6 @@ pub use host::{Bindings, Failsafe, Failsafes, Inactive, Interface};
 pub use names::NameTable;
 pub use object::*;
 pub use packed::PackedPolicy;
-pub use project::{ProjectNotice, ProjectPolicies};
+pub use project::{FollowedProjects, ProjectNotice, ProjectPolicies};
 pub use rule::*;
 pub use world::{ObjectDelta, World};

@@ -24,6 +24,10 @@ use crate::object::*;
 use crate::rule::*;
 use crate::world::{ObjectDelta, World};
 
+mod followed;
+
+pub use followed::FollowedProjects;
+
 /// The label that the API always sets to a namespace's name.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// The one ProjectIsolation that counts.
@@ -100,26 +104,13 @@ impl ProjectPolicies {
         let mut projects = Projects::default();
         let mut notices = Vec::new();
         for namespace in namespaces {
-            notices.extend(projects.add(isolation, namespace));
+            let (placed, notice) = place(isolation, namespace);
+            projects.insert(namespace.name.clone(), &placed);
+            notices.extend(notice);
         }
-        let addresses: BTreeSet<Cidr> = match isolation.allow_nodes {
-            true => nodes.flat_map(|node| &node.addresses).map(|address| Cidr::host(*address)).collect(),
-            false => BTreeSet::new(),
-        };
-        let author = Author { isolation, nodes: addresses.into_iter().collect(), taken: &taken };
-        let mut policies = BTreeMap::new();
-        for (project, members) in &projects.isolated {
-            let mut admitted = projects.members.get(project).cloned().unwrap_or_default();
-            admitted.extend(projects.system.iter().cloned());
-            let made = match isolation.mode {
-                IsolationMode::Off => Vec::new(),
-                IsolationMode::Default => {
-                    members.iter().map(|namespace| author.kubernetes(namespace, &admitted)).collect()
-                }
-                IsolationMode::Enforced => vec![author.cluster(project, members, &admitted)],
-            };
-            policies.extend(made.into_iter().map(|policy| (policy.key.clone(), Arc::new(policy))));
-        }
+        let author = Author { isolation, nodes: addresses_of(isolation, nodes), taken: &taken };
+        let made = projects.isolated.keys().flat_map(|project| policies_of(&author, &projects, project));
+        let policies = made.map(|policy| (policy.key.clone(), Arc::new(policy))).collect();
         notices.sort();
         ProjectPolicies { policies, notices }
     }
@@ -137,8 +128,59 @@ impl ProjectPolicies {
 /// Names of namespaces, in order.
 type Names = BTreeSet<Arc<str>>;
 
+/// The addresses of nodes that an isolation admits, in order.
+fn addresses_of<'w>(isolation: &ProjectIsolation, nodes: impl Iterator<Item = &'w Node>) -> Vec<Cidr> {
+    let addresses: BTreeSet<Cidr> = match isolation.allow_nodes {
+        true => nodes.flat_map(|node| &node.addresses).map(|address| Cidr::host(*address)).collect(),
+        false => BTreeSet::new(),
+    };
+    addresses.into_iter().collect()
+}
+
+/// The policies of one project.
+fn policies_of(author: &Author<'_>, projects: &Projects, project: &Arc<str>) -> Vec<Policy> {
+    let Some(members) = projects.isolated.get(project) else { return Vec::new() };
+    let mut admitted = projects.members.get(project).cloned().unwrap_or_default();
+    admitted.extend(projects.system.iter().cloned());
+    match author.isolation.mode {
+        IsolationMode::Off => Vec::new(),
+        IsolationMode::Default => {
+            members.iter().map(|namespace| author.kubernetes(namespace, &admitted)).collect()
+        }
+        IsolationMode::Enforced => vec![author.cluster(project, members, &admitted)],
+    }
+}
+
+/// Where a namespace is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Placed {
+    project: Option<Arc<str>>,
+    /// Is it part of the system project?
+    system: bool,
+    /// Is it to be isolated?
+    isolated: bool,
+}
+
+fn place(isolation: &ProjectIsolation, namespace: &Namespace) -> (Placed, Option<ProjectNotice>) {
+    let project = project_of(isolation, namespace);
+    let found = project.as_ref().ok().cloned().flatten();
+    let is = |one: &ProjectMatch| match one {
+        ProjectMatch::Project(value) => found.as_ref() == Some(value),
+        ProjectMatch::Namespace(one) => *one == namespace.name,
+        ProjectMatch::Namespaces(selector) => selector.matches(&namespace.labels),
+    };
+    let system = isolation.system_project.as_ref().is_some_and(is);
+    let isolated = found.is_some() && !system && !isolation.exempt.iter().any(is);
+    let notice = match project {
+        Ok(None) if !system => Some(ProjectNotice::NoProject { namespace: namespace.name.clone() }),
+        Ok(_) => None,
+        Err(notice) => Some(notice),
+    };
+    (Placed { project: found, system, isolated }, notice)
+}
+
 /// Which namespaces are in which project.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Projects {
     /// Every member of a project, exempt ones included.
     members: BTreeMap<Arc<str>, Names>,
@@ -148,30 +190,27 @@ struct Projects {
 }
 
 impl Projects {
-    fn add(&mut self, isolation: &ProjectIsolation, namespace: &Namespace) -> Option<ProjectNotice> {
-        let name = namespace.name.clone();
-        let project = project_of(isolation, namespace);
-        let found = project.as_ref().ok().cloned().flatten();
-        let is = |one: &ProjectMatch| match one {
-            ProjectMatch::Project(value) => found.as_ref() == Some(value),
-            ProjectMatch::Namespace(one) => *one == name,
-            ProjectMatch::Namespaces(selector) => selector.matches(&namespace.labels),
-        };
-        let system = isolation.system_project.as_ref().is_some_and(is);
-        if system {
-            self.system.insert(name.clone());
+    fn insert(&mut self, namespace: Arc<str>, placed: &Placed) {
+        if placed.system {
+            self.system.insert(namespace.clone());
         }
-        match project {
-            Ok(Some(project)) => {
-                self.members.entry(project.clone()).or_default().insert(name.clone());
-                if !system && !isolation.exempt.iter().any(is) {
-                    self.isolated.entry(project).or_default().insert(name);
+        let Some(project) = &placed.project else { return };
+        if placed.isolated {
+            self.isolated.entry(project.clone()).or_default().insert(namespace.clone());
+        }
+        self.members.entry(project.clone()).or_default().insert(namespace);
+    }
+
+    fn remove(&mut self, namespace: &str, placed: &Placed) {
+        self.system.remove(namespace);
+        let Some(project) = &placed.project else { return };
+        for names in [&mut self.members, &mut self.isolated] {
+            if let Some(own) = names.get_mut(project) {
+                own.remove(namespace);
+                if own.is_empty() {
+                    names.remove(project);
                 }
-                None
             }
-            Ok(None) if system => None,
-            Ok(None) => Some(ProjectNotice::NoProject { namespace: name }),
-            Err(notice) => Some(notice),
         }
     }
 }
