@@ -1,8 +1,9 @@
 //! Verbs and watches against the embedded API: what is written, what is only said, and what goes on.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -18,6 +19,10 @@ impl Watching {
     fn start(cluster: &Cluster, arguments: &[&str]) -> Watching {
         let mut command = sluice();
         command.args(arguments).arg("--kubeconfig").arg(cluster.kubeconfig());
+        Watching::of(command)
+    }
+
+    fn of(mut command: Command) -> Watching {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs");
         let lines = BufReader::new(child.stdout.take().expect("its output"));
@@ -30,10 +35,9 @@ impl Watching {
         line
     }
 
-    /// Ends it as Ctrl-C does.
-    fn interrupted(mut self) -> Option<i32> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
+    /// Ends it by a signal; its exit code.
+    fn ended_by(mut self, signal: Signal) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
         self.child.wait().expect("its end").code()
     }
 }
@@ -154,9 +158,48 @@ fn claims_are_judged_again_when_the_cluster_changes() {
     assert_ne!(first, second);
     cluster.ask(&["apply", "-f", "-"], crate::cluster::OBJECTS);
     assert_eq!(state(&watching.line()), first);
-    assert_eq!(watching.interrupted(), Some(130));
+    assert_eq!(watching.ended_by(Signal::INT), Some(130));
     let piped = cluster.ask(&["verify", "-", "--watch"], crate::cluster::CLAIM);
     assert_eq!(piped.status.code(), Some(2));
+}
+
+/// A file that is half written is no answer and no end.
+#[test]
+fn claims_are_judged_again_when_a_file_changes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    write("claims.yaml", crate::cluster::CLAIM);
+    write("objects.yaml", crate::cluster::OBJECTS);
+    let mut command = sluice();
+    command.args(["verify", "claims.yaml", "--watch", "-f", "objects.yaml"]).current_dir(folder.path());
+    let mut watching = Watching::of(command);
+    assert!(watching.line().starts_with("holds "));
+    watching.line(); // its reason
+    write("objects.yaml", "kind: [");
+    let open = crate::cluster::OBJECTS
+        .replace("matchLabels: {app: db}}, ingress", "matchLabels: {app: none}}, ingress");
+    write("objects.yaml", &open);
+    let line = watching.line();
+    assert!(line.starts_with("does not hold "), "{line}");
+    assert_eq!(watching.ended_by(Signal::TERM), Some(143));
+}
+
+#[test]
+fn an_isolation_is_written_when_it_is_confirmed() {
+    let cluster = Cluster::start();
+    let names = || text(&cluster.ask(&["get", "netpol", "-n", "shop", "-o", "name"], "").stdout);
+    let before = names();
+    let asked = cluster.ask(&["isolate", "ns", "shop"], "");
+    assert_eq!(asked.status.code(), Some(2), "nobody is there to answer");
+    assert!(text(&asked.stderr).contains("say --yes"), "{}", text(&asked.stderr));
+    assert_eq!(names(), before);
+    let waits = cluster.ask(&["isolate", "ns", "shop", "--yes", "--wait", "--timeout", "1s"], "");
+    assert_eq!(waits.status.code(), Some(3), "{}", text(&waits.stderr));
+    assert!(names().contains("networkpolicy/isolation"), "{}", names());
+    let closed = cluster.ask(&["can", "kube-system/x", "shop/backup", "--port", "80/TCP"], "");
+    assert_eq!(closed.status.code(), Some(2), "{}", text(&closed.stdout));
+    let closed = cluster.ask(&["can", "192.0.2.1", "shop/backup", "--port", "80/TCP"], "");
+    assert_eq!(closed.status.code(), Some(1), "{}", text(&closed.stdout));
 }
 
 #[test]
