@@ -1,8 +1,11 @@
 //! `sluice lint`: what policies say that their authors perhaps did not mean.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 
 use sluice_analysis::LintOptions;
+use sluice_kinds::LoadedObject;
+use sluice_model::{ObjectKey, Position};
 use sluice_report::{Finding, Severity};
 
 use crate::args::{FailOn, Lint, LintOutput};
@@ -18,6 +21,7 @@ pub(crate) fn run(command: &Lint) -> anyhow::Result<Exit> {
     let (input, warnings) = input::read_quietly(&command.source)?;
     let mut findings = input.findings.clone();
     findings.extend(sluice_analysis::lint(&input.placed.world, &LintOptions::default()));
+    find(&mut findings, &input.objects);
     findings.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.cmp(b)));
     findings.dedup();
     let mut out = BufWriter::new(io::stdout().lock());
@@ -39,6 +43,22 @@ pub(crate) fn run(command: &Lint) -> anyhow::Result<Exit> {
         anyhow::bail!("{warnings} warnings, and --strict was given");
     }
     Ok(input.exit(if fails { Exit::No } else { Exit::Yes }))
+}
+
+/// Says of findings about objects that keep no line of their own (a Namespace, a Tier) where these stand.
+fn find(findings: &mut [Finding], objects: &[LoadedObject]) {
+    let mut lost = findings.iter_mut().filter(|finding| finding.position.is_none()).peekable();
+    if lost.peek().is_none() {
+        return;
+    }
+    let written = objects.iter().filter(|object| !object.file.is_empty());
+    let places: BTreeMap<ObjectKey, &LoadedObject> =
+        written.filter_map(|object| Some((sluice_kinds::model_key(&object.value)?, object))).collect();
+    for finding in lost {
+        finding.position = places
+            .get(&finding.object)
+            .map(|object| Position { file: object.file.clone(), line: object.lines.line_of(&finding.path) });
+    }
 }
 
 fn typed(findings: &[Finding]) -> serde_json::Value {
