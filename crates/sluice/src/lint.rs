@@ -15,6 +15,7 @@ use crate::render::data::{self, Form};
 use crate::render::junit::{self, Case, Outcome};
 use crate::render::sarif;
 use crate::render::style::{Colour, Style};
+use crate::render::text::markdown;
 
 /// Runs the command: findings of reading and of looking at the objects together, by file and line.
 pub(crate) fn run(command: &Lint) -> anyhow::Result<Exit> {
@@ -28,6 +29,7 @@ pub(crate) fn run(command: &Lint) -> anyhow::Result<Exit> {
     let written = match command.output {
         LintOutput::Json => data::write(&mut out, Form::Json, &typed(&findings)),
         LintOutput::Yaml => data::write(&mut out, Form::Yaml, &typed(&findings)),
+        LintOutput::Md => page(&mut out, &findings),
         LintOutput::Sarif => writeln!(out, "{}", serde_json::to_string_pretty(&sarif::log(&findings))?),
         LintOutput::Junit => junit::write(&mut out, "sluice lint", &cases(&findings)),
         LintOutput::Table => table(&mut out, &findings),
@@ -84,6 +86,25 @@ fn table(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
         0 => eprintln!("no findings"),
         1 => eprintln!("1 finding"),
         more => eprintln!("{more} findings"),
+    }
+    Ok(())
+}
+
+fn page(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
+    if findings.is_empty() {
+        return writeln!(out, "**No findings.**");
+    }
+    writeln!(out, "| where | code | object | finding |\n|---|---|---|---|")?;
+    for finding in findings {
+        let place = finding.position.as_ref().map(ToString::to_string).unwrap_or_default();
+        let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let cells = [
+            place,
+            finding.code.to_string(),
+            format!("{} {}", finding.object, finding.path),
+            format!("{}{hint}", finding.message),
+        ];
+        writeln!(out, "| {} |", cells.map(|cell| markdown(&cell)).join(" | "))?;
     }
     Ok(())
 }

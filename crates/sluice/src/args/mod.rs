@@ -366,6 +366,8 @@ pub(crate) enum ReachOutput {
     Dot,
     /// A picture of the matrix.
     Svg,
+    /// The picture and the rows as a page that loads nothing.
+    Html,
 }
 
 /// The form of judged claims.

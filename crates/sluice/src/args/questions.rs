@@ -130,6 +130,8 @@ pub(crate) enum LintOutput {
     Table,
     Json,
     Yaml,
+    /// A table for a review comment.
+    Md,
     /// SARIF 2.1.0, for code review.
     Sarif,
     /// JUnit XML, for build servers.

@@ -49,6 +49,9 @@ pub(crate) fn run(command: &Reach) -> anyhow::Result<Exit> {
         ReachOutput::Md => rows::page(&mut out, &reachability),
         ReachOutput::Table => rows::table(&mut out, &reachability),
         ReachOutput::Dot => out.write_all(picture::graph(&reachability, &workload).as_bytes()),
+        ReachOutput::Html => {
+            rows::document(&mut out, &picture::matrix(&reachability, &workload), &reachability)
+        }
         ReachOutput::Svg => out.write_all(picture::matrix(&reachability, &workload).as_bytes()),
     };
     // whoever reads us may stop at any time
@@ -67,7 +70,7 @@ fn exposure(input: &Input, text: &str, command: &Reach) -> anyhow::Result<Exit> 
         ReachOutput::Json => data::print(Form::Json, &exposure),
         ReachOutput::Yaml => data::print(Form::Yaml, &exposure),
         ReachOutput::Table => print!("{}", exposure.text()),
-        ReachOutput::Csv | ReachOutput::Md | ReachOutput::Dot | ReachOutput::Svg => {
+        ReachOutput::Csv | ReachOutput::Md | ReachOutput::Dot | ReachOutput::Svg | ReachOutput::Html => {
             bail!("exposure is shown as table, json or yaml")
         }
     }

@@ -1,10 +1,10 @@
-//! Reachability as a table, as CSV and as Markdown.
+//! Reachability as a table, as CSV, as Markdown and as HTML.
 
 use std::io::{self, Write};
 
 use sluice_report::{ReachRow, Reachability, words};
 
-use super::text::{csv, markdown};
+use super::text::{csv, markdown, xml};
 
 /// The rows under each other.
 pub(crate) fn table(out: &mut impl Write, reachability: &Reachability) -> io::Result<()> {
@@ -38,6 +38,21 @@ pub(crate) fn page(out: &mut impl Write, reachability: &Reachability) -> io::Res
         writeln!(out, "| {} |", cells.join(" | "))?;
     }
     Ok(())
+}
+
+/// A page of its own: the picture, then the rows. It loads nothing.
+pub(crate) fn document(out: &mut impl Write, picture: &str, reachability: &Reachability) -> io::Result<()> {
+    write!(
+        out,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>Who can reach whom</title>\n\
+         <style>body {{ font-family: sans-serif }} table {{ border-collapse: collapse }} th, td {{ border: 1px solid #bbbbbb; padding: 0.2em 0.6em; text-align: left }}</style>\n\
+         </head>\n<body>\n{picture}<table>\n<thead><tr><th>from</th><th>to</th><th>family</th><th>allowed</th></tr></thead>\n<tbody>\n"
+    )?;
+    for row in &reachability.rows {
+        let cells = [&row.from, &row.to, &row.family, &allowed(row)].map(|cell| xml(cell));
+        writeln!(out, "<tr><td>{}</td></tr>", cells.join("</td><td>"))?;
+    }
+    writeln!(out, "</tbody>\n</table>\n</body>\n</html>")
 }
 
 /// What a row allows, and what of it is not known.

@@ -175,6 +175,19 @@ fn pictures_are_whole_and_always_the_same() {
         let opened = svg.matches(&format!("<{tag}>")).count() + svg.matches(&format!("<{tag} ")).count();
         assert_eq!(opened, svg.matches(&format!("</{tag}>")).count(), "{tag}");
     }
+    let page = draw("html");
+    assert!(
+        page.contains(&svg) && page.starts_with("<!doctype html>") && page.ends_with("</html>\n"),
+        "{page}"
+    );
+    for tag in ["tr", "td", "table", "body"] {
+        assert_eq!(
+            page.matches(&format!("<{tag}>")).count(),
+            page.matches(&format!("</{tag}>")).count(),
+            "{tag}"
+        );
+    }
+    assert!(!page.contains("src=") && !page.contains("href="), "a page that loads nothing");
     assert!(dot.starts_with("digraph ") && dot.ends_with("}\n"), "{dot}");
     assert_eq!(dot.matches('{').count(), dot.matches('}').count());
 }
