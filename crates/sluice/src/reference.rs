@@ -17,6 +17,9 @@ pub(crate) fn man_pages(folder: &Path) -> anyhow::Result<usize> {
     let mut pages = vec![("sluice".to_owned(), command.clone())];
     for sub in shown(&command) {
         pages.push((format!("sluice-{}", sub.get_name()), sub.clone()));
+        for inner in shown(sub) {
+            pages.push((format!("sluice-{}-{}", sub.get_name(), inner.get_name()), inner.clone()));
+        }
     }
     for (name, command) in &pages {
         let title: &'static str = Box::leak(name.clone().into_boxed_str());
@@ -61,7 +64,10 @@ pub(crate) fn markdown() -> String {
          per command; `man sluice-reach` shows one. `sluice help SL1021` explains a finding without a network.\n\n",
     );
     for sub in shown(&command) {
-        section(&mut text, sub);
+        section(&mut text, &format!("## sluice {}", sub.get_name()), sub);
+        for inner in shown(sub) {
+            section(&mut text, &format!("### sluice {} {}", sub.get_name(), inner.get_name()), inner);
+        }
     }
     text
 }
@@ -70,9 +76,9 @@ fn shown(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|sub| !sub.is_hide_set())
 }
 
-fn section(text: &mut String, command: &Command) {
+fn section(text: &mut String, title: &str, command: &Command) {
     let plain = |styled: Option<&StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
-    let _ = writeln!(text, "## sluice {}\n\n{}\n", command.get_name(), plain(command.get_about()));
+    let _ = writeln!(text, "{title}\n\n{}\n", plain(command.get_about()));
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim();
     let _ = writeln!(text, "```\n{usage}\n```\n");

@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::Up;
 use crate::exit::Exit;
 use crate::input;
+use crate::progress;
 use crate::stage::Stage;
 use crate::verbs;
 
@@ -14,6 +15,7 @@ pub(crate) async fn run(command: Up) -> anyhow::Result<Exit> {
     let objects = input::values(&command.files, "default")?;
     let stop = interrupted();
     tokio::pin!(stop);
+    progress::say(&format!("starting {} nodes, the API, the agents and a host outside", command.nodes));
     let stage = tokio::select! {
         stage = Stage::start(command.nodes) => stage?,
         exit = &mut stop => return Ok(exit),

@@ -292,7 +292,7 @@ pub(crate) struct Prove {
 }
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct Evidence {
     #[command(subcommand)]
     pub(crate) bundle: Option<Bundle>,

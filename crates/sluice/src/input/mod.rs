@@ -11,6 +11,7 @@ mod texts;
 mod workloads;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::Value;
@@ -21,11 +22,15 @@ use sluice_report::{Finding, Severity};
 use crate::args::Source;
 use crate::complete::Named;
 use crate::exit::Exit;
+use crate::progress;
 use crate::resolve::{self, Placed};
 
 pub(crate) use cluster::world_of;
 pub(crate) use services::{Entrance, backends, controllers};
 pub(crate) use texts::Texts;
+
+/// What is read sooner needs no word.
+const SOON: Duration = Duration::from_secs(2);
 
 /// What was read.
 pub(crate) struct Input {
@@ -133,7 +138,14 @@ fn sentence(error: &LoadError) -> String {
 fn from_cluster(source: &Source) -> anyhow::Result<Input> {
     crate::runtime()?.block_on(async {
         let client = source.connection.access().client().await?;
-        cluster::read(&client).await
+        let mut reading = Box::pin(cluster::read(&client));
+        tokio::select! {
+            input = &mut reading => input,
+            () = tokio::time::sleep(SOON) => {
+                progress::say("reading the cluster");
+                reading.await
+            }
+        }
     })
 }
 

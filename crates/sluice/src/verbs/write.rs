@@ -207,3 +207,96 @@ pub(crate) async fn delete(command: Delete) -> anyhow::Result<Exit> {
     }
     Ok(Exit::Yes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What was asked: method, path with query, media type.
+    type Asked = Arc<Mutex<Vec<(String, String, String)>>>;
+
+    /// An API that has no object yet, takes what is applied, and refuses what somebody else owns.
+    fn api(owned: bool) -> (Client, Asked) {
+        let asked = Asked::default();
+        let heard = asked.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let heard = heard.clone();
+            async move {
+                let media = request.headers().get("content-type").and_then(|m| m.to_str().ok()).unwrap_or("");
+                let (method, uri) = (request.method().to_string(), request.uri().to_string());
+                heard.lock().expect("not poisoned").push((method.clone(), uri.clone(), media.to_owned()));
+                let status = |code: u16, reason: &str| {
+                    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason});
+                    (code, body)
+                };
+                let (code, body) = match method.as_str() {
+                    "GET" => status(404, "NotFound"),
+                    "PATCH" if owned && !uri.contains("force=true") => status(409, "Conflict"),
+                    _ => (200, json!({"metadata": {"name": "p", "resourceVersion": "7"}})),
+                };
+                let response =
+                    Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+                response.map_err(tower::BoxError::from)
+            }
+        });
+        (Client::new(service, "default"), asked)
+    }
+
+    fn flags(more: &[&str]) -> WriteFlags {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            write: WriteFlags,
+        }
+        <Line as clap::Parser>::parse_from([&["x"], more].concat()).write
+    }
+
+    async fn written(owned: bool, more: &[&str]) -> (Result<Applied, String>, Vec<(String, String, String)>) {
+        let (client, asked) = api(owned);
+        let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p", "namespace": "shop"}, "spec": {"podSelector": {}}});
+        let done = apply_object(&client, &policy, &Writing::new(&flags(more))).await;
+        let asked = asked.lock().expect("not poisoned").clone();
+        (done.map_err(|error| format!("{error:#}")), asked)
+    }
+
+    #[tokio::test]
+    async fn where_the_api_can_it_applies_and_the_fields_are_ours() {
+        let (done, asked) = written(false, &[]).await;
+        let done = done.expect("applied");
+        assert_eq!((done.what, done.revision), ("created", 7));
+        let (method, uri, media) = &asked[1];
+        assert_eq!(
+            (asked.len(), method.as_str(), media.as_str()),
+            (2, "PATCH", "application/apply-patch+yaml")
+        );
+        assert!(
+            uri.contains("/namespaces/shop/networkpolicies/p?") && uri.contains("fieldManager=sluice"),
+            "{uri}"
+        );
+        assert!(!uri.contains("force") && !uri.contains("dryRun"), "{uri}");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_owns_is_taken_by_force_only() {
+        let (done, asked) = written(true, &[]).await;
+        assert!(done.is_err_and(|error| error.contains("Conflict")), "a conflict is no reason to merge");
+        assert_eq!(asked.len(), 2);
+        let (done, asked) = written(true, &["--force-conflicts", "--field-manager", "me"]).await;
+        assert!(done.is_ok());
+        assert!(asked[1].1.contains("force=true") && asked[1].1.contains("fieldManager=me"), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_asks_the_server_or_nobody() {
+        let (_, asked) = written(false, &["--dry-run=server"]).await;
+        assert!(asked[1].1.contains("dryRun=All"), "{asked:?}");
+        let (done, asked) = written(false, &["--dry-run"]).await;
+        assert_eq!((done.expect("said").what, asked.len()), ("created", 1), "{asked:?}");
+    }
+}
