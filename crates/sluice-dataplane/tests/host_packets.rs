@@ -21,7 +21,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use sluice_addr::{Flow, Transport};
-use sluice_dataplane::{Crossing, HostSite, Nft, Side, Site, rule_through};
+use sluice_dataplane::{
+    Crossing, HostSite, Nft, Revoked, RouteBy, Side, Site, Surroundings, revoke_beside, rule_through,
+};
 use sluice_model::{
     Circumstances, Failsafes, Hop, HostEndpoint, Interface, InterfaceMatch, Object, ObjectDelta, PodKey,
     Stage, World,
@@ -155,6 +157,7 @@ fn crossing_of(cluster: &Cluster, flow: &Flow) -> Crossing {
 struct Seen {
     compared: usize,
     passed: usize,
+    judged: usize,
     stages: BTreeMap<Stage, [usize; 2]>,
 }
 
@@ -165,6 +168,17 @@ struct Bench<'c> {
     nft: Nft,
     tracked: Socket,
     tag: u32,
+}
+
+/// What live flows of the node are judged by beside the plan.
+fn around(site: &Site) -> Surroundings {
+    let own = ["192.168.0.1", "fd00::1", "169.254.7.1", "fe80::7:1", "fe80::ecee:eeff:feee:eeee"];
+    let route = |to: &str| RouteBy { to: to.parse().unwrap(), metric: 0, interface: Some(UPLINK.into()) };
+    Surroundings {
+        local: own.map(ip).into(),
+        host: site.host.clone(),
+        routes: vec![route("0.0.0.0/0"), route("::/0")],
+    }
 }
 
 impl Bench<'_> {
@@ -226,6 +240,10 @@ impl Bench<'_> {
             seen.compared += 1;
             seen.passed += usize::from(*allowed);
         }
+        // What lives is what the plan allows on the way that routes tell, so nothing is cut.
+        let revoked = revoke_beside(&mut self.tracked, &plan, &around(&site)).unwrap();
+        assert_eq!(revoked, Revoked { cut: 0, ..revoked });
+        seen.judged += revoked.judged;
         seen
     }
 }
@@ -247,6 +265,7 @@ fn observed_is_planned_with_host_endpoints() {
             let here = hold("host-packets", seed, &sent, |sent: &Sent| bench.borrow_mut().send(sent));
             seen.compared += here.compared;
             seen.passed += here.passed;
+            seen.judged += here.judged;
             for (stage, counts) in here.stages {
                 let all = seen.stages.entry(stage).or_default();
                 all.iter_mut().zip(counts).for_each(|(all, here)| *all += here);
@@ -255,7 +274,8 @@ fn observed_is_planned_with_host_endpoints() {
         seeds.report(seen.compared);
         println!("{seen:?}");
         if seeds.are_many() {
-            let Seen { compared, passed, stages } = seen;
+            let Seen { compared, passed, judged, stages } = seen;
+            assert!(judged > passed / 5, "{judged} live flows judged again");
             assert!(passed > compared / 20 && passed < compared, "{passed} of {compared} passed");
             assert!(stages.len() == 4, "{stages:?}");
         }
