@@ -8,7 +8,7 @@ use anyhow::Context;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt};
 use serde::Serialize;
-use sluice_report::NodePolicyState;
+use sluice_report::{Finding, NodePolicyState, Severity};
 
 use crate::args::{AnswerOutput, Status};
 use crate::exit::Exit;
@@ -141,9 +141,14 @@ pub(crate) async fn nodes(client: &Client) -> anyhow::Result<Vec<NodeStatus>> {
 fn state(report: Option<&NodePolicyState>) -> State {
     match report {
         None => State::Silent,
-        Some(report) if report.not_programmed.is_empty() => State::InSync,
-        Some(_) => State::NotInSync,
+        Some(report) if report.not_programmed.iter().any(|one| is_error(&one.finding)) => State::NotInSync,
+        Some(_) => State::InSync,
     }
+}
+
+/// A host endpoint whose interface is not there is said, but there is nothing that the node could do.
+fn is_error(finding: &Finding) -> bool {
+    finding.code.severity() == Severity::Error
 }
 
 async fn list(
@@ -194,6 +199,9 @@ fn write_nodes(out: &mut impl Write, nodes: &[NodeStatus], has_head: bool) -> io
 
 #[cfg(test)]
 mod tests {
+    use sluice_model::{Kind, ObjectKey};
+    use sluice_report::{Code, NotProgrammed};
+
     use super::*;
 
     #[test]
@@ -214,5 +222,13 @@ mod tests {
         assert_eq!([6, 7].map(|revision| reached(revision).has(&wanted)), [false, true]);
         assert!(!node(State::Silent).has(&wanted) && node(State::Silent).has(&BTreeMap::new()));
         assert_eq!((state(None), state(Some(&NodePolicyState::default()))), (State::Silent, State::InSync));
+        let with = |code: Code| {
+            let object = ObjectKey::new(Kind::HostEndpoint, "", "h");
+            let (path, message) = ("spec".into(), String::new());
+            let finding = Finding { code, object, path, position: None, message, hint: None };
+            let not_programmed = vec![NotProgrammed { state: code.state(), finding }];
+            state(Some(&NodePolicyState { not_programmed, ..NodePolicyState::default() }))
+        };
+        assert_eq!([Code::SL1015, Code::SL2103].map(with), [State::InSync, State::NotInSync]);
     }
 }

@@ -1,6 +1,7 @@
 //! Host endpoints of the nodes of a lab.
 
 use std::path::Path;
+use std::time::Duration;
 
 use sluice_lab::BrokerClient;
 use sluice_netlink::route::{self, Address};
@@ -8,7 +9,7 @@ use sluice_netlink::{Protocol, Socket};
 use sluice_network::netns::{NETLINK_ROUTE, Namespaces, NetnsRef};
 
 use crate::by_hand::{Pair, Voice};
-use crate::support::{Up, ignored, no_lab, processes_with};
+use crate::support::{Up, eventually, ignored, no_lab, processes_with};
 
 /// What closes port 8080 of what is forwarded and opens all else, at the host endpoints with the label `at=node`.
 const CLOSED_TRANSIT: &str = "apiVersion: projectcalico.org/v3
@@ -107,11 +108,19 @@ fn a_host_endpoint_follows_its_address() {
     scene.apply("host.yaml", &host_endpoint(&node, "expectedIPs: [198.51.100.77]"));
     scene.apply("transit.yaml", CLOSED_TRANSIT);
     scene.pair.answered();
+    let says = |said: bool| {
+        let ask = || {
+            (scene.pair.say(&["status"]).contains("SL1015 HostEndpoint of-the-node") == said).then_some(())
+        };
+        eventually(Duration::from_secs(10), ask).expect("the status follows");
+    };
+    says(true);
     let mut routing = routing_of(&scene.pair.lab, &node);
     let overlay = route::link_by_name(&mut routing, "flannel.1").expect("the overlay's interface").index;
     let address = Address::host(overlay, [198, 51, 100, 77].into());
     route::add_address(&mut routing, &address).expect("an address");
     scene.pair.silenced();
+    says(false);
     route::delete_address(&mut routing, &address).expect("no address any more");
     scene.pair.answered();
 }
