@@ -169,7 +169,7 @@ impl Core {
     /// Gives effect to a pod's addresses and shape.
     fn present(&mut self, id: PodId, key: &model::PodKey) {
         let record = self.pods.of(id);
-        let addresses = record.addresses.clone();
+        let addresses: SmallVec<[IpAddr; 2]> = SmallVec::from_slice(&record.addresses);
         if record.is_node {
             if let Some(node) = record.node {
                 let witness = self.witness(key, node);

@@ -66,7 +66,11 @@ impl Claims {
     /// Everybody who claims an address.
     pub(crate) fn claimants(&self, address: IpAddr) -> SmallVec<[PodId; 2]> {
         let Some(host) = self.get(address) else { return SmallVec::new() };
-        std::iter::once(host.first).chain(self.others(address).into_iter().flatten().copied()).collect()
+        let mut all = SmallVec::from_slice(&[host.first]);
+        if let Some(others) = self.others(address) {
+            all.extend_from_slice(others);
+        }
+        all
     }
 
     /// Returns who else claims the address.

@@ -15,7 +15,7 @@ use sluice_model::DomainPattern;
 use sluice_plan::Ground;
 use sluice_selector::LabelSelector;
 
-use crate::ids::{ClassIx, CriterionId, Few, PortsId, QueryId, RoleId, Slab, SourceId, Sym};
+use crate::ids::{ClassIx, CriterionId, Few, Mark, PortsId, QueryId, RoleId, Slab, SourceId, Sym};
 use crate::queries::Queries;
 use crate::symbols::Symbols;
 
@@ -97,7 +97,7 @@ pub(crate) struct CriterionUse {
 #[derive(Debug, Default)]
 pub(crate) struct Criteria {
     slab: Slab<CriterionId, CriterionUse>,
-    numbers: HashTable<CriterionId>,
+    numbers: HashTable<(Mark, CriterionId)>,
     /// Those that may have to be established, or to be forgotten.
     pub(crate) touched: Vec<CriterionId>,
     /// Established ones that contested addresses must know (semantics 1.9), each sorted.
@@ -111,8 +111,8 @@ pub(crate) struct Criteria {
     pub(crate) of_services: FxHashMap<(Arc<str>, Arc<str>), Vec<CriterionId>>,
 }
 
-fn hash(criterion: &Criterion) -> u64 {
-    FxBuildHasher.hash_one(criterion)
+fn mark(criterion: &Criterion) -> Mark {
+    Mark::of(FxBuildHasher.hash_one(criterion))
 }
 
 impl Criteria {
@@ -123,9 +123,10 @@ impl Criteria {
         queries: &mut Queries,
         symbols: &mut Symbols,
     ) -> CriterionId {
-        let hash_of_criterion = hash(&criterion);
-        let known = self.numbers.find(hash_of_criterion, |id| self.slab[*id].criterion == criterion);
-        if let Some(&id) = known {
+        let mark = mark(&criterion);
+        let same =
+            |(other, id): &(Mark, CriterionId)| *other == mark && self.slab[*id].criterion == criterion;
+        if let Some(&(_, id)) = self.numbers.find(mark.hash(), same) {
             give_back(&criterion, queries, symbols);
             let used = &mut self.slab[id];
             used.users += 1;
@@ -141,8 +142,7 @@ impl Criteria {
             classes: Few::new(),
             roles: Few::new(),
         });
-        let slab = &self.slab;
-        self.numbers.insert_unique(hash_of_criterion, id, |id| hash(&slab[*id].criterion));
+        self.numbers.insert_unique(mark.hash(), (mark, id), |(mark, _)| mark.hash());
         self.touched.push(id);
         id
     }
@@ -163,7 +163,7 @@ impl Criteria {
     /// Forgets a criterion that no list of facts knows.
     pub(crate) fn remove(&mut self, id: CriterionId, queries: &mut Queries, symbols: &mut Symbols) {
         let Some(gone) = self.slab.remove(id) else { return };
-        let entry = self.numbers.find_entry(hash(&gone.criterion), |other| *other == id);
+        let entry = self.numbers.find_entry(mark(&gone.criterion).hash(), |(_, other)| *other == id);
         drop(entry.map(|entry| entry.remove()));
         give_back(&gone.criterion, queries, symbols);
     }

@@ -8,7 +8,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 
 use crate::expr::{Expr, Key, Labelled};
-use crate::ids::{CriterionId, Few, HostId, PolicyIx, QueryId, RoleId, ShapeId, Slab, Sym};
+use crate::ids::{CriterionId, Few, HostId, Mark, PolicyIx, QueryId, RoleId, ShapeId, Slab, Sym};
 use crate::symbols::Symbols;
 
 /// Which entities a query is about (semantics 3.4).
@@ -140,18 +140,19 @@ pub(crate) struct QueryUse {
 #[derive(Debug, Default)]
 pub(crate) struct Queries {
     slab: Slab<QueryId, QueryUse>,
-    numbers: HashTable<QueryId>,
+    numbers: HashTable<(Mark, QueryId)>,
 }
 
-fn hash(query: &Query) -> u64 {
-    FxBuildHasher.hash_one(query)
+fn mark(query: &Query) -> Mark {
+    Mark::of(FxBuildHasher.hash_one(query))
 }
 
 impl Queries {
     /// The number of a query, for one more user. What the query holds of `symbols` is given back if it exists.
     pub(crate) fn take(&mut self, query: Query, symbols: &mut Symbols) -> QueryId {
-        let hash_of_query = hash(&query);
-        if let Some(&id) = self.numbers.find(hash_of_query, |id| self.slab[*id].query == query) {
+        let mark = mark(&query);
+        let same = |(other, id): &(Mark, QueryId)| *other == mark && self.slab[*id].query == query;
+        if let Some(&(_, id)) = self.numbers.find(mark.hash(), same) {
             query.release(symbols);
             self.slab[id].users += 1;
             return id;
@@ -166,8 +167,7 @@ impl Queries {
             roles: Few::new(),
             criteria: [None; 2],
         });
-        let slab = &self.slab;
-        self.numbers.insert_unique(hash_of_query, id, |id| hash(&slab[*id].query));
+        self.numbers.insert_unique(mark.hash(), (mark, id), |(mark, _)| mark.hash());
         id
     }
 
@@ -181,7 +181,7 @@ impl Queries {
         let used = &mut self.slab[id];
         used.users -= 1;
         if used.users == 0 {
-            let entry = self.numbers.find_entry(hash(&used.query), |other| *other == id);
+            let entry = self.numbers.find_entry(mark(&used.query).hash(), |(_, other)| *other == id);
             drop(entry.map(|entry| entry.remove()));
             if let Some(gone) = self.slab.remove(id) {
                 gone.query.release(symbols);
