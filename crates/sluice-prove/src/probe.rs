@@ -88,7 +88,7 @@ pub enum ProbeError {
     TooMany(usize),
 }
 
-/// Sends all packets at once and waits at most `timeout` for their answers.
+/// Sends all packets at once and waits at most `timeout`, from the last one on, for their answers.
 pub fn send(
     vantage: &dyn Vantage,
     requests: &[Request],
@@ -97,19 +97,24 @@ pub fn send(
     if requests.len() > MAX_PROBES {
         return Err(ProbeError::TooMany(requests.len()));
     }
-    let start = Instant::now();
     let mut flights = Vec::with_capacity(requests.len());
     for (number, request) in requests.iter().enumerate() {
         flights.push(Flight::launch(vantage, request, number)?);
     }
-    while let Some(rest) = timeout.checked_sub(start.elapsed()).filter(|r| !r.is_zero()) {
+    // a busy machine takes its time to open sockets; the answers have theirs after the last packet
+    let start = Instant::now();
+    loop {
         let waiting: Vec<usize> = (0..flights.len()).filter(|i| flights[*i].answer.is_none()).collect();
         if waiting.is_empty() {
             break;
         }
-        let ready = ready(&flights, &waiting, rest);
-        for index in ready {
+        let rest = timeout.saturating_sub(start.elapsed());
+        for index in ready(&flights, &waiting, rest) {
             flights[index].look(start);
+        }
+        // the last look is after the time is over: whoever could not look for long finds what came meanwhile
+        if rest.is_zero() {
+            break;
         }
     }
     Ok(flights

@@ -16,6 +16,9 @@ use sluice_report::{Observation, Probe};
 /// lost is not sent again within this time either way.
 const TIMEOUT: Duration = Duration::from_millis(250);
 
+/// How long an answer that is due is waited for at the second time; it is over as soon as all are there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A node as the demo knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownNode {
@@ -111,7 +114,7 @@ pub(crate) fn observe(
         blamed.push(node.zip(ruling.causes.last().cloned()));
     }
     let mut answers = sluice_prove::send(vantage, &requests, TIMEOUT)?;
-    // A busy machine may lose or delay a packet: what nothing drops, and every control, is asked once more.
+    // A busy machine may lose or delay a packet: what nothing drops, and every control, is asked once more, with patience.
     let sample_of = |index: usize| match index.checked_sub(samples.len()) {
         None => Some(index),
         Some(service) => by_service.get(service).map(|(sample, _)| *sample),
@@ -120,7 +123,7 @@ pub(crate) fn observe(
     let again: Vec<usize> = (0..requests.len()).filter(|i| !answers[*i].answered && !dropped(*i)).collect();
     if !again.is_empty() {
         let repeated: Vec<Request> = again.iter().map(|i| requests[*i].clone()).collect();
-        for (index, answer) in again.iter().zip(sluice_prove::send(vantage, &repeated, 2 * TIMEOUT)?) {
+        for (index, answer) in again.iter().zip(sluice_prove::send(vantage, &repeated, PATIENCE)?) {
             answers[*index] = answer;
         }
     }
