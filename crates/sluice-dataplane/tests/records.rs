@@ -5,7 +5,7 @@ mod harness;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::bench::Bench;
 use harness::{Netns, sandboxed};
@@ -138,10 +138,13 @@ fn records_are_bounded() {
         ear.set_timeout(SILENCE).unwrap();
         let client = socket(bench.ns(0), 0);
         let to = SocketAddr::from((v6(bench.address(1, 0)), CLOSED));
+        let start = Instant::now();
         for _ in 0..500 {
             client.send_to(b"flood", to).unwrap();
         }
+        // what may come at once, and what may come while it lasts
+        let most = 20 + RATE * (start.elapsed().as_secs() + 2);
         let told = records(&mut ear).len() as u64;
-        assert!((2..=4 * RATE).contains(&told), "{told} records of 500 packets");
+        assert!((2..=most).contains(&told), "{told} records of 500 packets");
     });
 }
