@@ -16,6 +16,7 @@ use crate::args::{Diff, DiffOutput, Source};
 use crate::exit::Exit;
 use crate::input::{self, Input, Texts};
 use crate::render::data::{self, Form};
+use crate::render::style::sentence;
 use crate::render::text::markdown;
 use crate::resolve;
 
@@ -124,7 +125,7 @@ fn side(command: &Diff, text: &str, known: Option<&World>) -> anyhow::Result<Inp
     let (input, warnings) =
         input::from_texts(&texts, command.namespace.as_deref().unwrap_or("default"), command.strict, known)?;
     for finding in &input.findings {
-        eprintln!("warning: {finding}");
+        eprintln!("warning: {}", sentence(finding));
     }
     let count = input.findings.len() + warnings;
     if command.strict && count > 0 {

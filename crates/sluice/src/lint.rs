@@ -14,7 +14,7 @@ use crate::input;
 use crate::render::data::{self, Form};
 use crate::render::junit::{self, Case, Outcome};
 use crate::render::sarif;
-use crate::render::style::{Colour, Style};
+use crate::render::style::{Colour, Style, sentence};
 use crate::render::text::markdown;
 
 /// Runs the command: findings of reading and of looking at the objects together, by file and line.
@@ -80,7 +80,7 @@ fn table(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
             Severity::Error => ("error  ", Colour::Vermilion),
             Severity::Warning => ("warning", Colour::Bold),
         };
-        writeln!(out, "{} {finding}", style.paint(colour, word))?;
+        writeln!(out, "{} {}", style.paint(colour, word), sentence(finding))?;
     }
     match findings.len() {
         0 => eprintln!("no findings"),

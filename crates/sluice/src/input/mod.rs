@@ -23,6 +23,7 @@ use crate::args::Source;
 use crate::complete::Named;
 use crate::exit::Exit;
 use crate::progress;
+use crate::render::style;
 use crate::resolve::{self, Placed};
 
 pub(crate) use cluster::world_of;
@@ -66,7 +67,7 @@ pub(crate) fn read(source: &Source) -> anyhow::Result<Input> {
             Severity::Warning => "warning",
             Severity::Error => "error",
         };
-        eprintln!("{word}: {finding}");
+        eprintln!("{word}: {}", style::sentence(finding));
     }
     let count = input.findings.len() + warnings;
     if source.strict && count > 0 {

@@ -30,6 +30,15 @@ pub(crate) fn plain(mark: &'static str, ascii: &'static str) -> &'static str {
     if ASCII.get().copied().unwrap_or_default() { ascii } else { mark }
 }
 
+/// A sentence of ours, with its marks in ASCII where only that is wanted; names keep their letters.
+pub(crate) fn sentence(text: &impl std::fmt::Display) -> String {
+    let text = text.to_string();
+    match ASCII.get().copied().unwrap_or_default() {
+        true => text.replace('…', "...").replace('–', "-"),
+        false => text,
+    }
+}
+
 /// Whether to colour what goes to standard output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {

@@ -100,6 +100,13 @@ fn colours_are_for_terminals_and_those_who_ask() {
 }
 
 #[test]
+fn marks_are_ascii_for_those_who_ask() {
+    let lint = |more: &[&str]| text(&run(&[&["lint", "-f", "examples/shop"], more].concat(), "").stdout);
+    assert!(lint(&[]).contains('…'), "the example has such a mark");
+    assert!(lint(&["--ascii"]).is_ascii());
+}
+
+#[test]
 fn json_is_typed_and_whole() {
     for (arguments, kind) in [
         (vec!["reach", "-o", "json"], "Reachability"),
