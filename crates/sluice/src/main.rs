@@ -146,7 +146,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn init_logging(verbose: u8) {
     let default = match verbose {
-        0 => "warn,kube_client=off",
+        // whoever writes a Log rule wants its records
+        0 => "warn,sluice::flows=info,kube_client=off",
         1 => "info,kube_client=warn",
         _ => "debug,hyper=info,rustls=info,h2=info,tower=info",
     };

@@ -184,6 +184,39 @@ spec:
     ),
 ];
 
+/// Lets everything in and says so.
+const LOGGED: &str = "apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: heard}
+spec:
+  selector: app == 'debian1'
+  types: [Ingress]
+  ingress: [{action: Log}, {action: Allow}]
+";
+
+#[test]
+fn a_log_rule_writes_a_line() {
+    if let Some(reason) = no_lab() {
+        return ignored(&reason);
+    }
+    let voice = Voice::own();
+    let Some(pair) = Pair::start(&voice) else { return };
+    pair.answered();
+    assert!(!pair.lab.said().contains("heard"), "nothing is logged yet");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("policy.yaml");
+    std::fs::write(&file, LOGGED).expect("the policy is written");
+    pair.say(&["apply", "--wait", "-f", &file.display().to_string()]);
+    let line = eventually(Duration::from_secs(20), || {
+        pair.answered();
+        pair.lab.said().lines().find(|line| line.contains("heard")).map(str::to_owned)
+    })
+    .expect("a record of the connection");
+    for part in ["sluice::flows", "TCP 10.42.", " port 8080: "] {
+        assert!(line.contains(part), "{part:?} in {line}");
+    }
+}
+
 #[test]
 fn policies_of_every_cluster_kind() {
     if let Some(reason) = no_lab() {

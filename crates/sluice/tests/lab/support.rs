@@ -78,23 +78,30 @@ impl ForEverybody {
 pub(crate) struct Up {
     pub(crate) child: Child,
     pub(crate) kubeconfig: PathBuf,
+    log: tempfile::NamedTempFile,
 }
 
 impl Up {
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        let log = tempfile::NamedTempFile::new().expect("a file for what it says");
         let mut child = Command::new(sluice())
             .arg("up")
             .args(arguments)
             .current_dir(project())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log.reopen().expect("the file"))
             .spawn()
             .expect("the binary runs");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("the path of the kubeconfig");
         assert!(!line.trim().is_empty(), "sluice up ended: {:?}", child.wait());
-        Up { child, kubeconfig: PathBuf::from(line.trim()) }
+        Up { child, kubeconfig: PathBuf::from(line.trim()), log }
+    }
+
+    /// What the lab and its agents have said on standard error.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.log.path()).expect("the file")
     }
 
     /// A command that talks to this lab.
