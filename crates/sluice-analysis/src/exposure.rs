@@ -3,8 +3,10 @@
 //! Every kind of pod that selectors can tell apart is put beside the workload, and what is allowed between them is asked of the
 //! plan; other pods are left away.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sluice_addr::{AddrSet, Family};
 use sluice_model::{Direction, PodKey, World};
@@ -14,6 +16,7 @@ use sluice_selector::{LabelSelector, Labels};
 use crate::future::{PodKind, kinds_of, with_pods};
 use crate::hosts::Site;
 use crate::matrix::{contested, range_texts};
+use crate::passing::{At, End, Passing, Settled};
 use crate::snapshot::{Place, Snapshot};
 use crate::transport::TransportSet;
 
@@ -52,7 +55,8 @@ pub fn exposure(snapshot: &Snapshot, workload: &str, pods: &[PodKey]) -> Exposur
             continue;
         }
         for direction in Direction::BOTH {
-            let rows = Rows { beside: &beside, own: &own, family, direction };
+            let unknown = Default::default();
+            let rows = Rows { beside: &beside, own: &own, family, direction, unknown };
             exposure.rows.extend(rows.of_pods(&places, &names, &kinds));
             exposure.rows.extend(rows.of_outside());
             exposure.missing.extend(rows.doubts());
@@ -124,22 +128,47 @@ struct Rows<'r> {
     own: &'r [&'r Place],
     family: Family,
     direction: Direction,
+    /// Does it depend on interfaces or nodes what pods, and what addresses outside, may do?
+    unknown: [Cell<bool>; 2],
 }
 
 impl Rows<'_> {
+    /// What passes. What host endpoints surely stop is left out; a peer that is a pod may come on any node.
     fn with(&self, peer: &Place) -> TransportSet {
         self.own.iter().fold(TransportSet::none(self.family), |all, own| {
-            all.union(&match self.direction {
-                Direction::Ingress => self.beside.admitted(peer, own),
-                Direction::Egress => self.beside.admitted(own, peer),
-            })
+            let (from, to) = match self.direction {
+                Direction::Ingress => (peer, *own),
+                Direction::Egress => (*own, peer),
+            };
+            let admitted = self.beside.admitted(from, to);
+            let Some(passing) = self.passing(from, to, peer.pod.as_ref()) else {
+                return all.union(&admitted);
+            };
+            let Settled { allowed, unknown } = passing.settle(&admitted);
+            if !unknown.is_empty() {
+                self.unknown[usize::from(peer.pod.is_none())].set(true);
+            }
+            all.union(&allowed).union(&unknown)
         })
     }
 
-    /// What host endpoints could take away: peers may run on any node.
+    fn passing(&self, from: &Place, to: &Place, somewhere: Option<&PodKey>) -> Option<Arc<Passing>> {
+        if self.beside.spots().is_empty() {
+            return None;
+        }
+        let end = |place: &Place| {
+            let end = self.beside.end(place.address, false)?;
+            let is_to_come = place.pod.as_ref().is_some_and(|pod| Some(pod) == somewhere);
+            Some(if is_to_come { End { at: vec![At::Pod(None, None)], ..end } } else { end })
+        };
+        self.beside.passing_between(self.family, end(from)?, end(to)?)
+    }
+
+    /// What host endpoints could take away, once the rows are made.
     fn doubts(&self) -> Vec<String> {
         let own: BTreeSet<Site> = self.own.iter().flat_map(|place| self.beside.sites(place)).collect();
         let peers = [("pods", Site::Pod(None)), ("outside", Site::Outside)];
+        let peers = peers.into_iter().zip(&self.unknown).filter(|(_, unknown)| unknown.get());
         let doubt = |(name, peer): (&str, Site)| {
             let peer = BTreeSet::from([peer]);
             let (from, to, word) = match self.direction {
@@ -148,7 +177,7 @@ impl Rows<'_> {
             };
             Some(format!("{word} {name}: {}", self.beside.spots().doubt(from, to)?))
         };
-        peers.into_iter().filter_map(doubt).collect()
+        peers.filter_map(|(peer, _)| doubt(peer)).collect()
     }
 
     fn row(&self, peers: Vec<String>, set: &TransportSet) -> ExposureRow {

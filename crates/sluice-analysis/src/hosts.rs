@@ -1,8 +1,8 @@
 //! Host endpoints that may stand in the way of a connection (semantics 3.10).
 //!
-//! Which of them a connection meets depends on the interfaces that it passes, which the objects do not say. What they decide is
-//! therefore no part of what is computed from classes; an answer that they could change says so. They only deny more than
-//! the policies of pods do.
+//! Which of them a connection meets depends on the interfaces that it passes, which the objects do not say. What all of them say
+//! alike is computed beside what policies of pods say; what depends on the interface is told in words, with the host
+//! endpoints that matter. They only deny more than the policies of pods do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,8 +10,6 @@ use std::sync::Arc;
 use sluice_addr::Family;
 use sluice_model::{Direction, InterfaceMatch, Stage};
 use sluice_plan::{Ground, HostEndpoint, HostStages, LegId, Plan, StageLegs};
-
-use sluice_report::AllowedPorts;
 
 use crate::snapshot::{Place, Snapshot};
 use crate::transport::TransportSet;
@@ -176,12 +174,37 @@ impl Snapshot {
         self.spots.get_or_init(|| Box::new(Spots::new(self.plan())))
     }
 
-    /// What host endpoints could take away from what policies of pods allow between two ends.
-    pub(crate) fn doubt(&self, allowed: &[AllowedPorts], from: &Place, to: &Place) -> Option<String> {
-        if allowed.is_empty() || self.spots().is_empty() || self.stays_inside(from.address, to.address) {
-            return None;
+    /// What host endpoints leave of what policies of pods allow between ends that these judge alike, and what is not known of it.
+    pub(crate) fn shown(
+        &self,
+        allowed: TransportSet,
+        pairs: &[(&Place, &Place)],
+    ) -> (TransportSet, Option<String>) {
+        if allowed.is_empty() || self.spots().is_empty() {
+            return (allowed, None);
         }
-        self.spots().doubt(&self.sites(from), &self.sites(to))
+        let mut left: BTreeSet<TransportSet> = BTreeSet::new();
+        let mut is_known = true;
+        for (from, to) in pairs {
+            let passage = self.passage(from.address, to.address);
+            left.insert(match self.passing(&passage, from.address, to.address) {
+                None => allowed.clone(),
+                Some(passing) => {
+                    let settled = passing.settle(&allowed);
+                    is_known &= settled.unknown.is_empty();
+                    settled.allowed.union(&settled.unknown)
+                }
+            });
+        }
+        let all = left.iter().fold(TransportSet::none(allowed.family()), |all, one| all.union(one));
+        if is_known && left.len() <= 1 {
+            return (all, None);
+        }
+        let [from, to] = [0, 1].map(|side| {
+            let places = pairs.iter().map(|pair| if side == 0 { pair.0 } else { pair.1 });
+            places.flat_map(|place| self.sites(place)).collect::<BTreeSet<Site>>()
+        });
+        (all, self.spots().doubt(&from, &to))
     }
 
     /// Where an end is; a contested address is at each of its owners.

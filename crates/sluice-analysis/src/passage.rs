@@ -8,6 +8,7 @@ use sluice_addr::{Family, Flow, PortRange, Protocol};
 use sluice_model::{Circumstances, Direction};
 use sluice_plan::{Cause, FunctionId, Leg, Outcome, Verdict};
 
+use crate::passing::{End, Passing};
 use crate::portability::OwnNode;
 use crate::snapshot::{Owner, Place, Snapshot};
 use crate::transport::TransportSet;
@@ -45,6 +46,20 @@ struct OwnRules {
 pub(crate) struct Memo {
     functions: Mutex<HashMap<(FunctionId, Family), Arc<TransportSet>>>,
     passages: Mutex<HashMap<Passage, Arc<TransportSet>>>,
+    passing: Mutex<HashMap<Ends, Arc<Passing>>>,
+}
+
+/// Ends of connections that meet the same host endpoints.
+type Ends = (Family, End, End);
+
+impl Memo {
+    pub(crate) fn known_passing(&self, ends: &Ends) -> Option<Arc<Passing>> {
+        lock(&self.passing).get(ends).cloned()
+    }
+
+    pub(crate) fn keep_passing(&self, ends: Ends, passing: Arc<Passing>) {
+        lock(&self.passing).insert(ends, passing);
+    }
 }
 
 /// One leg's word on one packet.
@@ -191,6 +206,19 @@ impl LegWord<'_> {
 }
 
 impl Passage {
+    /// Is it allowed before any policy is asked, of pods or host endpoints (semantics 1.2)?
+    pub(crate) fn is_open(&self) -> bool {
+        self.legs == Legs::Open
+    }
+
+    /// The packets that pass whatever policies say (semantics 1.7).
+    pub(crate) fn always(&self) -> TransportSet {
+        match self.own_rules {
+            Some(own) => own_rules(self.family, own).0,
+            None => TransportSet::none(self.family),
+        }
+    }
+
     /// The packets that are dropped before policy, where a pod sends.
     pub(crate) fn encapsulation(&self) -> Option<TransportSet> {
         self.own_rules.map(|own| encapsulation(self.family, own.to_node))

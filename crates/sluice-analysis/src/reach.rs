@@ -30,7 +30,8 @@ pub fn reachability(
 }
 
 /// The rows between given ends. Pairs of which neither end is a pod are left out: no policy of pods judges them. Packets that
-/// have a rule of their own (semantics 1.7) are shown as policies have it. What host endpoints could deny of it is undecided.
+/// have a rule of their own (semantics 1.7) are shown as policies have it. What host endpoints deny is left out; where that depends
+/// on an interface it stays, and is undecided.
 pub fn rows_between(
     snapshot: &Snapshot,
     family: Family,
@@ -43,8 +44,8 @@ pub fn rows_between(
             if !are_pair(from, to) || (from.pod.is_none() && to.pod.is_none()) {
                 continue;
             }
-            let allowed = snapshot.admitted(from, to).describe();
-            let undecided: Vec<String> = snapshot.doubt(&allowed, from, to).into_iter().collect();
+            let (allowed, doubt) = snapshot.shown(snapshot.admitted(from, to), &[(from, to)]);
+            let (allowed, undecided) = (allowed.describe(), Vec::from_iter(doubt));
             rows.push(ReachRow {
                 from: from.name.clone(),
                 to: to.name.clone(),
@@ -62,7 +63,7 @@ pub fn rows_between(
 pub(crate) fn witness(snapshot: &Snapshot, from: &Place, to: &Place) -> Option<Witness> {
     let family = Family::of(from.address);
     let passage = snapshot.passage(from.address, to.address);
-    let allowed = snapshot.allowed_on(&passage);
+    let allowed = snapshot.settled(from, to).allowed;
     let unseen = match passage.encapsulation() {
         Some(dropped) => not_judged(family).union(&dropped),
         None => not_judged(family),

@@ -12,6 +12,8 @@ use crate::hosts::Site;
 use crate::matrix::{GroupId, Matrix, Members, range_texts};
 use crate::reach::witness;
 use crate::snapshot::{Place, Snapshot};
+use crate::transport::TransportSet;
+use crate::witness::are_pair;
 
 /// Ends that are one row and one column.
 struct Part {
@@ -22,8 +24,15 @@ struct Part {
 }
 
 impl Part {
-    fn sites(&self, snapshot: &Snapshot) -> BTreeSet<Site> {
-        self.places.iter().flat_map(|place| snapshot.sites(place)).collect()
+    /// One or two of its places at each site.
+    fn at_each_site(&self, snapshot: &Snapshot) -> Vec<&Place> {
+        let mut of_site: BTreeMap<BTreeSet<Site>, usize> = BTreeMap::new();
+        let is_new = |place: &&Place| {
+            let count = of_site.entry(snapshot.sites(place)).or_default();
+            *count += 1;
+            *count <= 2
+        };
+        self.places.iter().filter(is_new).collect()
     }
 }
 
@@ -67,10 +76,17 @@ fn row(
         let other = |to: &&Place| to.address != from.address && (from.pod.is_none() || to.pod != from.pod);
         Some((from, target.places.iter().find(other)?))
     })?;
-    let allowed = matrix.allowed_between(from.address, to.address)?.describe();
-    let doubt = match allowed.is_empty() || snapshot.spots().is_empty() {
-        true => None,
-        false => snapshot.spots().doubt(&source.sites(snapshot), &target.sites(snapshot)),
+    let allowed = matrix.allowed_between(from.address, to.address)?;
+    let (allowed, doubt) = match snapshot.spots().is_empty() {
+        true => (allowed.describe(), None),
+        false => {
+            let targets = target.at_each_site(snapshot);
+            let sources = source.at_each_site(snapshot).into_iter();
+            let pairs = sources.flat_map(|from| targets.iter().map(move |to| (from, *to)));
+            let pairs: Vec<(&Place, &Place)> = pairs.filter(|(from, to)| are_pair(from, to)).collect();
+            let (allowed, doubt) = snapshot.shown(TransportSet::clone(&allowed), &pairs);
+            (allowed.describe(), doubt)
+        }
     };
     Some(ReachRow {
         from: source.name.clone(),
