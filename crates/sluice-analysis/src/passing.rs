@@ -17,7 +17,7 @@ use crate::snapshot::{Place, Snapshot};
 use crate::transport::TransportSet;
 
 /// Where one end of a connection is, and its class.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct End {
     pub(crate) class: ClassId,
     /// A contested address is at each of its owners.
@@ -25,7 +25,7 @@ pub(crate) struct End {
 }
 
 /// Where an end may be.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum At {
     /// At a pod, which may be nameless, on its node if that is known.
     Pod(Option<PodKey>, Option<Arc<str>>),
@@ -106,7 +106,7 @@ impl Snapshot {
         if let Some(known) = self.memo.known_passing(&key) {
             return Some(known);
         }
-        let passing = Arc::new(Journey::new(self.plan(), family, &key.1, &key.2).judge());
+        let passing = Arc::new(passing(self.plan(), family, &key.1, &key.2));
         self.memo.keep_passing(key, passing.clone());
         Some(passing)
     }
@@ -123,6 +123,11 @@ impl Snapshot {
         };
         Some(End { class, at })
     }
+}
+
+/// What the host endpoints of a plan let pass between two ends.
+pub(crate) fn passing(plan: &Plan, family: Family, from: &End, to: &End) -> Passing {
+    Journey::new(plan, family, from, to).judge()
 }
 
 /// What a connection meets on one side of a node.

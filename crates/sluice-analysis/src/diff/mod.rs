@@ -15,6 +15,7 @@ mod hosts;
 mod legs;
 mod roster;
 mod rows;
+mod settled;
 
 use std::sync::Arc;
 

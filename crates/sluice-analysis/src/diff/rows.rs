@@ -16,6 +16,7 @@ use super::classes::JointClass;
 use super::ends::{Ends, Group, Members, Side, Sides};
 use super::legs::{Comparison, Differing};
 use super::roster::Member;
+use super::settled::Settler;
 use super::{PAIRS, WorkloadOf};
 use crate::hosts::{Site, Spots};
 use crate::matrix::{SetId, free_address, range_texts};
@@ -68,6 +69,7 @@ pub(super) fn connections<'p>(
     let (changed, truncated) = changed_pairs(comparison, ends, differing);
     result.truncated = truncated;
     let spots = [Spots::new(comparison.old), Spots::new(comparison.new)];
+    let (mut of_old, mut of_new) = (Settler::old(comparison.old), Settler::new(comparison.new));
     let mut rows = Vec::new();
     for ((family, was, now), of_sources) in changed {
         // sources with the same destinations are one row
@@ -77,14 +79,23 @@ pub(super) fn connections<'p>(
             alike.entry(to).or_default().push(from);
         }
         for (to, from) in alike {
-            let pick = |sides: &Sides<'_>, at: &[usize]| {
+            let pick = |sides: &Sides<'_>, at: &[usize]| -> Vec<&Group<'_>> {
                 at.iter().flat_map(|at| &sides.list[*at].groups).map(|at| &ends.groups[*at]).collect()
             };
             let (before, after) = (comparison.sets.get(was), comparison.sets.get(now));
             let (from, to) = (pick(&ends.sources, &from), pick(&ends.targets, &to));
+            let left = of_old.left(family, &from, &to, before).zip(of_new.left(family, &from, &to, after));
+            let (before, after) = match &left {
+                Some((before, after)) => (before, after),
+                None => (&**before, &**after),
+            };
+            if before == after {
+                continue; // host endpoints stop what policies of pods have changed
+            }
             let block = Block { family, before, after, from, to };
+            let undecided = if left.is_none() { block.doubts(&spots) } else { Vec::new() };
             let row = block.row(comparison.new, workload_of);
-            rows.extend(row.map(|row| ConnectionChange { undecided: block.doubts(&spots), ..row }));
+            rows.extend(row.map(|row| ConnectionChange { undecided, ..row }));
         }
     }
     rows.sort_by_cached_key(|row: &ConnectionChange| {
