@@ -10,18 +10,25 @@ use std::sync::Arc;
 
 use sluice_addr::{AddrSet, Family};
 use sluice_model::{Direction, PodKey, World};
-use sluice_report::{Claim, ClaimEnd, Expect, Exposure, ExposureRow};
+use sluice_report::{Claim, ClaimEnd, Expect, Exposure, ExposureRow, Witness};
 use sluice_selector::{LabelSelector, Labels};
 
 use crate::future::{PodKind, kinds_of, with_pods};
 use crate::hosts::Site;
 use crate::matrix::{contested, range_texts};
 use crate::passing::{At, End, Passing, Settled};
+use crate::reach::unseen;
 use crate::snapshot::{Place, Snapshot};
 use crate::transport::TransportSet;
+use crate::witness::{are_pair, note};
 
 /// What could reach these pods of a workload, and what they could reach. Of several pods the union is told.
 pub fn exposure(snapshot: &Snapshot, workload: &str, pods: &[PodKey]) -> Exposure {
+    exposure_beside(snapshot, workload, pods).0
+}
+
+/// The exposure, and the objects with pods of every kind, of which its packets speak.
+fn exposure_beside(snapshot: &Snapshot, workload: &str, pods: &[PodKey]) -> (Exposure, Snapshot) {
     let alone = without_other_pods(snapshot.world(), pods);
     let question = any_pod();
     let (found, world, own_policies_only) = match kinds_of(&alone, &question) {
@@ -64,7 +71,7 @@ pub fn exposure(snapshot: &Snapshot, workload: &str, pods: &[PodKey]) -> Exposur
     }
     exposure.missing.sort();
     exposure.missing.dedup();
-    exposure
+    (exposure, beside)
 }
 
 /// The question whose ends are every pod there could be.
@@ -180,7 +187,8 @@ impl Rows<'_> {
         peers.filter_map(|(peer, _)| doubt(peer)).collect()
     }
 
-    fn row(&self, peers: Vec<String>, set: &TransportSet) -> ExposureRow {
+    /// A row, and a packet of one of these places that shows it.
+    fn row(&self, peers: Vec<String>, set: &TransportSet, places: &[&Place]) -> ExposureRow {
         let direction = match self.direction {
             Direction::Ingress => "from",
             Direction::Egress => "to",
@@ -190,7 +198,35 @@ impl Rows<'_> {
             peers,
             family: self.family.to_string(),
             allowed: set.describe(),
+            witness: self.witness(set, places),
         }
+    }
+
+    /// A packet of the set that is allowed; if the set is empty, one that is denied.
+    fn witness(&self, set: &TransportSet, places: &[&Place]) -> Option<Witness> {
+        let mut shown = None;
+        for peer in places {
+            for own in self.own {
+                let (from, to) = match self.direction {
+                    Direction::Ingress => (*peer, *own),
+                    Direction::Egress => (*own, *peer),
+                };
+                if !are_pair(from, to) {
+                    continue;
+                }
+                let unseen = unseen(self.beside, from, to);
+                let Settled { allowed, unknown } = self.beside.settled(from, to);
+                let shows = match set.is_empty() {
+                    false => allowed.intersect(set),
+                    true => TransportSet::all(self.family).subtract(&allowed).subtract(&unknown),
+                };
+                note(&mut shown, self.beside, &[from], &[to], &shows.subtract(&unseen), !set.is_empty());
+            }
+            if shown.is_some() {
+                break;
+            }
+        }
+        shown.map(|shown| shown.witness())
     }
 
     /// One row for what any pod may do, whoever it is, and one per set of further kinds that may do the same.
@@ -201,9 +237,11 @@ impl Rows<'_> {
         kinds: &[PodKind],
     ) -> Vec<ExposureRow> {
         let mut of_kind: BTreeMap<usize, (TransportSet, TransportSet)> = BTreeMap::new();
+        let mut members: BTreeMap<usize, Vec<&Place>> = BTreeMap::new();
         for place in places {
             let Some(kind) = place.pod.as_ref().and_then(|key| names.get(key)) else { continue };
             let set = self.with(place);
+            members.entry(*kind).or_default().push(place);
             // addresses of a kind that CIDRs tell apart: what some may do, and what all may
             let known = of_kind.entry(*kind).or_insert_with(|| (set.clone(), set.clone()));
             *known = (known.0.union(&set), known.1.intersect(&set));
@@ -213,27 +251,35 @@ impl Rows<'_> {
         }
         let everybody =
             of_kind.values().fold(TransportSet::all(self.family), |all, (_, certain)| all.intersect(certain));
-        let mut rows = vec![self.row(vec!["any pod".into()], &everybody)];
+        let places_of = |kinds: &[usize]| -> Vec<&Place> {
+            kinds.iter().filter_map(|kind| members.get(kind)).flatten().copied().collect()
+        };
+        let all: Vec<usize> = members.keys().copied().collect();
+        let mut rows = vec![self.row(vec!["any pod".into()], &everybody, &places_of(&all))];
         let mut alike: BTreeMap<&TransportSet, Vec<usize>> = BTreeMap::new();
         for (kind, (some, _)) in &of_kind {
             if *some != everybody {
                 alike.entry(some).or_default().push(*kind);
             }
         }
-        for (set, members) in alike {
-            rows.push(self.row(described(kinds, &members), set));
+        for (set, kinds_alike) in alike {
+            rows.push(self.row(described(kinds, &kinds_alike), set, &places_of(&kinds_alike)));
         }
         rows
     }
 
     fn of_outside(&self) -> Vec<ExposureRow> {
-        let mut alike: BTreeMap<TransportSet, AddrSet> = BTreeMap::new();
+        let mut alike: BTreeMap<TransportSet, (AddrSet, Vec<Place>)> = BTreeMap::new();
         for (place, ranges) in self.beside.outside_with_ranges(self.family) {
             let entry = alike.entry(self.with(&place)).or_default();
-            *entry = entry.union(&ranges);
+            entry.0 = entry.0.union(&ranges);
+            entry.1.push(place);
         }
         let text = |ranges: &AddrSet| range_texts(ranges).into_iter().map(|range| format!("outside {range}"));
-        alike.iter().map(|(set, ranges)| self.row(text(ranges).collect(), set)).collect()
+        let row = |(set, (ranges, places)): (&TransportSet, &(AddrSet, Vec<Place>))| {
+            self.row(text(ranges).collect(), set, &Vec::from_iter(places))
+        };
+        alike.iter().map(row).collect()
     }
 }
 
@@ -273,5 +319,46 @@ fn to_come(name: &str, labels: &Labels) -> String {
     match shown.is_empty() {
         true => "any other namespace".into(),
         false => format!("a new namespace {{{shown}}}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use sluice_model::decide;
+    use sluice_testkit::{Ingredients, Seeds, Situation, hold, random_world_of};
+
+    use super::*;
+
+    /// How many packets of rows the evaluator judges as the rows do.
+    fn shown(case: &Situation) -> [usize; 2] {
+        let snapshot = Snapshot::new(case.world());
+        let Some(key) = snapshot.plan().endpoints.keys().next().cloned() else { return [0; 2] };
+        let (exposure, beside) = exposure_beside(&snapshot, "it", std::slice::from_ref(&key));
+        let mut count = [0; 2];
+        for row in &exposure.rows {
+            let Some(witness) = &row.witness else {
+                assert!(!exposure.missing.is_empty(), "no packet shows {row:?}");
+                continue;
+            };
+            let decision = decide(beside.world(), &witness.flow);
+            assert_eq!(decision.is_allowed(), witness.allowed, "{witness}\n{decision}");
+            assert!(decision.missing.is_empty(), "{witness}\n{decision}");
+            assert_eq!(witness.allowed, !row.allowed.is_empty(), "{witness}: {row:?}");
+            count[usize::from(witness.allowed)] += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn rows_are_shown_by_packets() {
+        let (seeds, mut seen) = (Seeds::of_run(60), [0; 2]);
+        for seed in &seeds {
+            let world = random_world_of(&mut StdRng::seed_from_u64(seed), &Ingredients::ALL);
+            let here = hold("exposure-packets", seed, &Situation::new(&world, Vec::new()), shown);
+            seen.iter_mut().zip(here).for_each(|(all, here)| *all += here);
+        }
+        assert!(seen.iter().all(|count| *count > 20) || !seeds.are_many(), "{seen:?}");
     }
 }

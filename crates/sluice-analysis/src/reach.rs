@@ -62,12 +62,8 @@ pub fn rows_between(
 /// A packet that shows what is allowed between two ends, or that nothing is.
 pub(crate) fn witness(snapshot: &Snapshot, from: &Place, to: &Place) -> Option<Witness> {
     let family = Family::of(from.address);
-    let passage = snapshot.passage(from.address, to.address);
     let allowed = snapshot.settled(from, to).allowed;
-    let unseen = match passage.encapsulation() {
-        Some(dropped) => not_judged(family).union(&dropped),
-        None => not_judged(family),
-    };
+    let unseen = unseen(snapshot, from, to);
     let mut shown = None;
     note(&mut shown, snapshot, &[from], &[to], &allowed.subtract(&unseen), true);
     if shown.is_none() {
@@ -75,4 +71,13 @@ pub(crate) fn witness(snapshot: &Snapshot, from: &Place, to: &Place) -> Option<W
         note(&mut shown, snapshot, &[from], &[to], &denied, false);
     }
     shown.map(|shown| shown.witness())
+}
+
+/// The packets between two ends that show nothing of policies: they have a rule of their own (semantics 1.7).
+pub(crate) fn unseen(snapshot: &Snapshot, from: &Place, to: &Place) -> TransportSet {
+    let family = Family::of(from.address);
+    match snapshot.passage(from.address, to.address).encapsulation() {
+        Some(dropped) => not_judged(family).union(&dropped),
+        None => not_judged(family),
+    }
 }

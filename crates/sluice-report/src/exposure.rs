@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::answer::AllowedPorts;
+use crate::claim::Witness;
 use crate::diff::words;
 
 /// What pods that do not exist yet, and addresses outside, could exchange with a workload.
@@ -26,7 +27,7 @@ pub struct Exposure {
 }
 
 /// Peers that a workload treats alike.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExposureRow {
     /// `from` them, or `to` them.
@@ -37,6 +38,10 @@ pub struct ExposureRow {
     pub family: String,
     /// What they may do, at least one of them to at least one pod of the workload; empty = nothing.
     pub allowed: Vec<AllowedPorts>,
+    /// A packet that shows it, of or to a pod as it could come: one that is allowed if any is, else one that is denied. None if
+    /// something is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Witness>,
 }
 
 impl Exposure {
@@ -55,7 +60,7 @@ impl Exposure {
     /// The exposure for people.
     pub fn text(&self) -> String {
         let mut out = format!("{}\n", self.workload);
-        for ExposureRow { direction, peers, family, allowed } in &self.rows {
+        for ExposureRow { direction, peers, family, allowed, .. } in &self.rows {
             out.push_str(&format!("  {direction:4} {}: {} ({family})\n", peers.join(", "), words(allowed)));
         }
         if self.own_policies_only {
