@@ -173,11 +173,11 @@ pub(crate) fn isolate(command: &Isolate) -> anyhow::Result<Exit> {
         let mut written = Vec::new();
         for policy in &policies {
             let done = verbs::apply_object(&client, policy, &writing).await?;
-            eprintln!("{} {}", done.name, done.what);
+            eprintln!("{} {}{}", done.name, done.what, verbs::mark(command.write.dry_run));
             written.push(done);
         }
-        if command.wait && command.write.dry_run == DryRun::None {
-            let exit = verbs::programmed(&client, &written, command.timeout).await?;
+        if let Some(limit) = command.write.patience() {
+            let exit = verbs::programmed(&client, &written, limit).await?;
             if exit != Exit::Yes {
                 return Ok(input.exit(exit));
             }

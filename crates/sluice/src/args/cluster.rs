@@ -17,12 +17,6 @@ pub(crate) struct Apply {
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) write: WriteFlags,
-    /// Wait until every node has it in its kernel. Exit code 3 if that takes too long.
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// How long --wait waits (30s, 2m); 0 for as long as it takes.
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
-    pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) target: Target,
 }
@@ -39,6 +33,19 @@ pub(crate) struct WriteFlags {
     /// Take fields over that somebody else has written.
     #[arg(long)]
     pub(crate) force_conflicts: bool,
+    /// Wait until every node has it in its kernel. Exit code 3 if that takes too long.
+    #[arg(long)]
+    wait: bool,
+    /// How long --wait waits (30s, 2m); 0 for as long as it takes.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    timeout: Duration,
+}
+
+impl WriteFlags {
+    /// How long a writer waits until nodes have what was written, zero for as long as it takes; `None` if it does not wait.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        (self.wait && self.dry_run == DryRun::None).then_some(self.timeout)
+    }
 }
 
 /// Whether something is written.

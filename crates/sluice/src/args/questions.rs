@@ -1,11 +1,10 @@
 //! The arguments of questions.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{AnswerOutput, Connection, ReachOutput, Source, VerifyOutput, WriteFlags, duration};
+use super::{AnswerOutput, Connection, ReachOutput, Source, VerifyOutput, WriteFlags};
 use crate::complete;
 
 #[derive(Debug, Args)]
@@ -223,12 +222,6 @@ pub(crate) struct Isolate {
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) write: WriteFlags,
-    /// Wait until every node has it in its kernel. Exit code 3 if that takes too long.
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// How long --wait waits (30s, 2m); 0 for as long as it takes.
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
-    pub(crate) timeout: Duration,
     /// Prove it by packets, in a lab that is made of the manifests (or of what the cluster has) and the policy. Nothing is applied.
     /// Exit code 1 contradiction, 3 incomplete.
     #[arg(long)]

@@ -17,7 +17,7 @@ use crate::nearest;
 pub(crate) use get::get;
 pub(crate) use pod::{exec, logs};
 pub(crate) use wait::programmed;
-pub(crate) use write::{Applied, Writing, apply, apply_object, delete};
+pub(crate) use write::{Applied, Writing, apply, apply_object, delete, mark};
 
 async fn connect(target: &Target) -> anyhow::Result<Client> {
     Ok(target.connection.access().client().await?)

@@ -50,7 +50,7 @@ impl Writing {
 }
 
 /// ` (dry run)`, as kubectl marks what was not done.
-fn mark(dry_run: DryRun) -> &'static str {
+pub(crate) fn mark(dry_run: DryRun) -> &'static str {
     match dry_run {
         DryRun::None => "",
         DryRun::Client => " (dry run)",
@@ -69,10 +69,10 @@ pub(crate) async fn apply(command: Apply) -> anyhow::Result<Exit> {
         println!("{} {}{}", done.name, done.what, mark(command.write.dry_run));
         written.push(done);
     }
-    if !command.wait || command.write.dry_run != DryRun::None {
-        return Ok(Exit::Yes);
+    match command.write.patience() {
+        Some(limit) => wait::programmed(&client, &written, limit).await,
+        None => Ok(Exit::Yes),
     }
-    wait::programmed(&client, &written, command.timeout).await
 }
 
 /// What `apply_object` did.

@@ -78,6 +78,7 @@ fn a_dry_run_writes_nothing() {
     assert_eq!(cluster.ask(&["apply", "--dry-run=server", "-f", "-"], &bad).status.code(), Some(2));
     let isolated = cluster.ask(&["isolate", "ns", "shop", "--dry-run=server"], "");
     assert_eq!(isolated.status.code(), Some(0), "{}", text(&isolated.stderr));
+    assert!(text(&isolated.stderr).contains(" created (server dry run)\n"), "{}", text(&isolated.stderr));
     let deleted = cluster.ask(&["delete", "netpol", "db", "-n", "shop", "--dry-run"], "");
     assert_eq!(text(&deleted.stdout), "networkpolicy/db deleted (dry run)\n");
     assert_eq!(names(), before);
